@@ -1,0 +1,117 @@
+// Package db is the one PostgreSQL schema of the platform: its migrations, its queries (generated code in
+// dbgen) and how a service connects. Sub-packages run a PostgreSQL of our own (embedded) and hand each
+// test a database (dbtest).
+package db
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"sync/atomic"
+	"time"
+
+	"github.com/exaring/otelpgx"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+)
+
+// Role is what a service may do in the database; migration 3 says what each is granted.
+type Role string
+
+const (
+	RoleAPI   Role = "vss_api"   // reads the control plane it needs, reads and writes the data plane
+	RoleAdmin Role = "vss_admin" // runs the control plane, sees sizes and counts, never a value
+)
+
+// settings hold for every connection of ours. They go into the start-up packet, so they hold before the
+// first statement; a pooler in between must let them through or set them for its own connections.
+var settings = map[string]string{
+	"timezone": "UTC",
+	// The write relies on a fresh snapshot for each of its statements.
+	"default_transaction_isolation": "read committed",
+	// A backend whose client has died stops waiting for a lock, and holds nobody up, within this time.
+	"client_connection_check_interval": "500ms",
+	// Plans are kept, and one made while a table was small must be right when it no longer is: look-ups by
+	// index, joins by nested loop. Where nothing else is possible the planner still takes the others.
+	"enable_seqscan":   "off",
+	"enable_hashjoin":  "off",
+	"enable_mergejoin": "off",
+	"jit":              "off",
+}
+
+// Open makes a pool of connections to the primary at url (a PostgreSQL URL or key-value string) under the
+// given role, which the login user must be a member of. It does not wait for a first connection: a service
+// starts, and says that it is not ready, while its database is down.
+//
+// No connection of the pool ever sends a cancel request. pgx sends one when a context ends or a connection
+// breaks, and one that meets a commit in its wait for the synchronous standby makes it a commit that only
+// the primary has (CONTRACT section 3). Statements are bounded on the server instead.
+func Open(ctx context.Context, url string, role Role) (*pgxpool.Pool, error) {
+	cfg, err := pgxpool.ParseConfig(url)
+	if err != nil {
+		return nil, fmt.Errorf("database URL: %w", err) // pgx redacts the password
+	}
+	conn := cfg.ConnConfig
+	for k, v := range settings {
+		conn.RuntimeParams[k] = v
+	}
+	conn.RuntimeParams["role"] = string(role)
+	if conn.RuntimeParams["application_name"] == "" {
+		conn.RuntimeParams["application_name"] = string(role)
+	}
+	if conn.ConnectTimeout == 0 {
+		conn.ConnectTimeout = 3 * time.Second
+	}
+	conn.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite // CONTRACT section 6
+	conn.OnNotice = noteWarning
+	conn.Tracer = otelpgx.NewTracer(otelpgx.WithDisableSQLStatementInAttributes())
+	cfg.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
+		gate := &dialGate{dial: c.DialFunc}
+		c.DialFunc = gate.Dial
+		validate := c.ValidateConnect
+		c.ValidateConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
+			if err := validate(ctx, conn); err != nil {
+				return err
+			}
+			gate.shut.Store(true)
+			return nil
+		}
+		return nil
+	}
+	return pgxpool.NewWithConfig(ctx, cfg)
+}
+
+// dialGate dials until the connection it was made for stands. pgx has no switch for its cancel requests,
+// but dials them with the dialer of the connection.
+type dialGate struct {
+	dial pgconn.DialFunc
+	shut atomic.Bool
+}
+
+func (g *dialGate) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
+	if g.shut.Load() {
+		return nil, errors.New("no cancel request is sent, see db.Open")
+	}
+	return g.dial(ctx, network, addr)
+}
+
+const warned = "vss.warned"
+
+// noteWarning remembers on the connection that the server warned. PostgreSQL tells by a mere warning that
+// a commit did not wait for its synchronous standby.
+func noteWarning(conn *pgconn.PgConn, n *pgconn.Notice) {
+	if n.SeverityUnlocalized == "WARNING" {
+		conn.CustomData()[warned] = n.Message
+	}
+}
+
+// TakeWarning returns the last warning that the server sent on this connection since it was last asked
+// for, or "". It must be called by the goroutine that holds the connection.
+func TakeWarning(conn *pgx.Conn) string {
+	data := conn.PgConn().CustomData()
+	message, _ := data[warned].(string)
+	delete(data, warned)
+	return message
+}

@@ -1,0 +1,169 @@
+-- The data plane. Every statement here is on a wallet's path: its snapshot, its locks and its plan are said
+-- beside it. Plans assume enable_seqscan, enable_hashjoin and enable_mergejoin off, which db.Open sets, so
+-- that a plan made while the tables were small stays right when they are not.
+
+-- name: GetObject :one
+-- One snapshot, no locks; one descent of the primary key. A value longer than inline is left where it is
+-- (TOAST is not touched) and only its size is told. A row comes back for a missing key too, so that
+-- "not found" always carries whether a primary said it.
+SELECT pg_is_in_recovery()::bool AS standby,
+       o.version,
+       o.size,
+       (CASE WHEN o.size <= @inline::bigint THEN o.value END)::bytea AS value
+  FROM (VALUES (1)) one
+  LEFT JOIN objects o ON o.store = @store AND o.key = @key;
+
+-- name: GetLargeObject :one
+-- As GetObject, for a value that was admitted at a size: no row if it has grown past that since.
+SELECT pg_is_in_recovery()::bool AS standby, o.version, o.value
+  FROM objects o
+ WHERE o.store = @store AND o.key = @key AND o.size <= @admitted::bigint;
+
+-- name: GetGlobalVersion :one
+-- One snapshot, no locks; one descent of the primary key of stores. 0 for a store never written.
+SELECT pg_is_in_recovery()::bool AS standby,
+       coalesce((SELECT s.global_version FROM stores s WHERE s.store = @store), 0)::bigint AS global_version;
+
+-- name: ListObjects :many
+-- One snapshot for the global version and the keys (list_keys is STABLE and shares it), no locks; the plan
+-- and the bound are said at list_keys. For an empty page one row comes back, with the empty key.
+SELECT pg_is_in_recovery()::bool AS standby,
+       s.global_version,
+       coalesce(k.key, '')::text AS key,
+       coalesce(k.version, 0)::bigint AS version,
+       coalesce(k.position, 0)::bigint AS position
+  FROM (VALUES (1)) one
+  LEFT JOIN stores s ON s.store = @store
+  LEFT JOIN list_keys(@store, @from_key, @to_key, @before, @page) AS k (key, version, position) ON true
+ ORDER BY k.position DESC
+ LIMIT @page;
+
+-- name: BoundTransaction :exec
+-- Bounds every later statement of this transaction (milliseconds), on the server, so that they hold when
+-- the caller is gone: waiting for a lock, running, and sitting idle between two statements.
+SELECT set_config('lock_timeout', @milliseconds::text, true),
+       set_config('statement_timeout', @milliseconds::text, true),
+       set_config('idle_in_transaction_session_timeout', @milliseconds::text, true);
+
+-- name: LockStores :exec
+-- Locks the rows of these stores that nobody else holds, in order, and leaves their names in the
+-- transaction's setting vss.locked for the next statement. It decides nothing else: what another writer
+-- committed while this statement ran is not in its snapshot.
+-- Locks: FOR NO KEY UPDATE, as the UPDATE to come takes; held to the end of the transaction. No waiting.
+-- Plan: one descent of the primary key of stores a store.
+SELECT set_config('vss.locked', coalesce(string_agg(l.store::text, ','), ''), true)
+  FROM (SELECT s.store FROM stores s
+         WHERE s.store = ANY (@stores::uuid[])
+         ORDER BY s.store
+           FOR NO KEY UPDATE SKIP LOCKED) l;
+
+-- name: ApplyWrites :many
+-- Decides and applies writes, at most one a store, and answers an outcome for each by its ordinal n:
+--   ok        applied
+--   conflict  a version did not match, or an item to delete is missing; nothing changed
+--   late      the database's clock is past not_after; nothing changed
+--   busy      another transaction holds the store's row; nothing changed, to be tried alone
+--   absent    the store has never been written; nothing changed, to be tried alone
+-- Snapshot: begins after LockStores has ended, so for the stores in vss.locked it holds all that was ever
+-- committed: every writer of a store holds its row lock to the end of its transaction. It must never lock
+-- a row itself: after a wait, only that row would be fresh.
+-- Plan: nested loops from the parameters into the primary keys of stores and objects; values are taken
+-- from the array at the insert alone, by subscript, and never pass through a CTE's tuple store.
+WITH locked AS MATERIALIZED (
+    SELECT unnest(string_to_array(current_setting('vss.locked'), ',')::uuid[]) AS store
+), write AS MATERIALIZED (
+    SELECT generate_subscripts(@stores::uuid[], 1) AS n,
+           unnest(@stores::uuid[]) AS store,
+           unnest(@write_ids::uuid[]) AS write_id,
+           unnest(@global_versions::bigint[]) AS global_version,
+           unnest(@not_after::timestamptz[]) AS not_after
+), item AS MATERIALIZED (
+    SELECT generate_subscripts(@keys::text[], 1) AS i,
+           unnest(@item_writes::int[]) AS n,
+           unnest(@keys::text[]) AS key,
+           unnest(@versions::bigint[]) AS expected,
+           unnest(@deletes::bool[]) AS deletes
+), current AS MATERIALIZED (
+    SELECT item.i, item.n, item.key, item.expected, item.deletes, write.store, o.version, o.size
+      FROM item
+      JOIN write ON write.n = item.n
+      JOIN locked ON locked.store = write.store
+      LEFT JOIN objects o ON o.store = write.store AND o.key = item.key
+), sums AS MATERIALIZED (
+    SELECT c.n,
+           bool_or(c.deletes AND c.version IS NULL
+                   OR c.expected <> -1 AND c.expected <> coalesce(c.version, 0)) AS conflict,
+           count(*) FILTER (WHERE NOT c.deletes AND c.version IS NULL) AS created,
+           count(*) FILTER (WHERE c.deletes) AS deleted,
+           sum(CASE WHEN c.deletes THEN 0 ELSE octet_length(c.key) + octet_length((@values::bytea[])[c.i]) END
+               - CASE WHEN c.version IS NULL THEN 0 ELSE octet_length(c.key) + c.size END)::bigint AS growth
+      FROM current c GROUP BY c.n
+), verdict AS MATERIALIZED (
+    SELECT write.n, write.store, write.write_id, write.global_version, s.next_position,
+           coalesce(sums.created, 0) AS created, coalesce(sums.deleted, 0) AS deleted, coalesce(sums.growth, 0) AS growth,
+           CASE WHEN locked.store IS NULL
+                THEN CASE WHEN EXISTS (SELECT FROM stores e WHERE e.store = write.store) THEN 'busy' ELSE 'absent' END
+                WHEN clock_timestamp() > write.not_after THEN 'late'
+                WHEN write.global_version <> -1 AND write.global_version <> s.global_version THEN 'conflict'
+                WHEN sums.conflict THEN 'conflict'
+                ELSE 'ok'
+           END AS outcome
+      FROM write
+      LEFT JOIN locked ON locked.store = write.store
+      LEFT JOIN stores s ON s.store = locked.store
+      LEFT JOIN sums ON sums.n = write.n
+), removed AS (
+    DELETE FROM objects o
+     USING current c JOIN verdict v ON v.n = c.n
+     WHERE v.outcome = 'ok' AND c.deletes AND o.store = c.store AND o.key = c.key
+), written AS (
+    INSERT INTO objects AS o (store, key, version, position, value)
+    SELECT c.store, c.key,
+           CASE WHEN c.expected = -1 THEN 1 ELSE c.expected + 1 END,
+           v.next_position + count(*) FILTER (WHERE c.version IS NULL) OVER (PARTITION BY c.n ORDER BY c.i),
+           (@values::bytea[])[c.i]
+      FROM current c JOIN verdict v ON v.n = c.n
+     WHERE v.outcome = 'ok' AND NOT c.deletes
+    ON CONFLICT (store, key) DO UPDATE
+       SET version = excluded.version, value = excluded.value, updated_at = now()
+), counted AS (
+    UPDATE stores s
+       SET global_version = CASE WHEN v.global_version IS NULL THEN s.global_version
+                                 WHEN v.global_version = -1 THEN 1
+                                 ELSE s.global_version + 1 END,
+           revision = s.revision + 1,
+           last_write = v.write_id,
+           next_position = s.next_position + v.created,
+           objects = s.objects + v.created - v.deleted,
+           bytes = s.bytes + v.growth,
+           last_written_at = now()
+      FROM verdict v
+     WHERE v.outcome = 'ok' AND s.store = v.store
+)
+SELECT n::int AS n, outcome::text AS outcome, clock_timestamp()::timestamptz AS now FROM verdict;
+
+-- name: EnrolWallet :exec
+-- The first write of a wallet. Waits for another transaction that inserts the same wallet right now, and
+-- then does nothing. Wallets are inserted before stores, one of each a transaction: no cycle.
+INSERT INTO wallets (wallet, tenant_id, namespace, subject)
+VALUES (@wallet, @tenant_id, @namespace, @subject)
+ON CONFLICT (wallet) DO NOTHING;
+
+-- name: CreateStore :exec
+-- The first write of a store; waits as EnrolWallet does.
+INSERT INTO stores (store, wallet, store_id)
+VALUES (@store, @wallet, @store_id)
+ON CONFLICT (store) DO NOTHING;
+
+-- name: LockStore :exec
+-- Locks one store's row and waits for it, up to lock_timeout. Decides nothing: its snapshot is older than
+-- what the holder of the lock commits.
+SELECT FROM stores WHERE store = @store FOR NO KEY UPDATE;
+
+-- name: LastWrite :one
+-- Settles a commit whose answer was lost. Waits for the store's row, up to lock_timeout: as long as the
+-- lost transaction lives, it holds it.
+SELECT pg_is_in_recovery()::bool AS standby, s.last_write FROM stores s WHERE s.store = @store FOR NO KEY UPDATE;
+
+-- name: DatabaseClock :one
+SELECT clock_timestamp()::timestamptz AS now, pg_is_in_recovery()::bool AS standby;

@@ -1,0 +1,316 @@
+package postgres
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strconv"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/vss-cloud/vss-cloud/db"
+	"github.com/vss-cloud/vss-cloud/db/dbgen"
+	"github.com/vss-cloud/vss-cloud/storage"
+)
+
+// How a write travels.
+//
+// First try, the usual case: one round trip that carries a whole transaction, [bound it, lock the stores'
+// rows that are free, decide and apply]. The lock is a statement of its own, since a statement's snapshot
+// is taken before it waits: only a later one sees what the last writer committed. Nothing waits in it, so
+// one store's lock holds up no other store of the group.
+//
+// A write whose row is held, or whose store does not exist yet, is then tried alone, in three trips: [bound,
+// create what is missing, wait for the lock], [decide and apply], [commit]. While it waits, nothing of it
+// has been said that could change anything: if its caller leaves or its process dies, the transaction
+// ends with its connection. No cancel request is sent, and needed, for that (db.Open).
+//
+// Both end with an outcome, with an error that proves that nothing was committed, or with the commit's
+// answer lost. Then the store's row is asked for the id of its last write.
+
+// write is one put on its way.
+type write struct {
+	ks       storage.Keyspace
+	batch    storage.Batch
+	id       uuid.UUID // random; kept in the store's row as last_write
+	notAfter time.Time // by our clock
+}
+
+// An outcome of ApplyWrites.
+type outcome string
+
+const (
+	applied  outcome = "ok"
+	conflict outcome = "conflict"
+	late     outcome = "late"
+	busy     outcome = "busy"
+	absent   outcome = "absent"
+)
+
+// Put implements storage.Store.
+func (s *Store) Put(ctx context.Context, ks storage.Keyspace, batch storage.Batch) error {
+	if err := batch.Check(); err != nil {
+		return err
+	}
+	got, err := s.put(ctx, ks, batch, true)
+	if err == nil && got == conflict {
+		return storage.ErrConflict
+	}
+	return err
+}
+
+// Delete implements storage.Store. It is a put of one item to delete that is content with a conflict and
+// creates no store.
+func (s *Store) Delete(ctx context.Context, ks storage.Keyspace, item storage.KeyVersion) error {
+	if err := item.Check(); err != nil {
+		return err
+	}
+	_, err := s.put(ctx, ks, storage.Batch{Deletes: []storage.KeyVersion{item}}, false)
+	return err
+}
+
+// put ends with applied, conflict, or, unless it may create the store, absent.
+func (s *Store) put(ctx context.Context, ks storage.Keyspace, batch storage.Batch, create bool) (outcome, error) {
+	ctx, cancel := s.bounded(ctx)
+	defer cancel()
+	w := write{ks: ks, batch: batch, id: uuid.New()}
+	w.notAfter, _ = ctx.Deadline()
+
+	return again(ctx, func() (outcome, error) {
+		results, err := s.together(ctx, []write{w})
+		if err != nil {
+			return "", err
+		}
+		got, err := results[0].outcome, results[0].err
+		if got == busy || got == absent && create {
+			got, err = s.alone(ctx, w, got == absent)
+		}
+		switch {
+		case err != nil:
+			return "", err
+		case got == late && time.Now().Before(w.notAfter):
+			// The server's clock was not where we thought; the answer has told us where it is.
+			return "", fmt.Errorf("%w: %w", storage.ErrTooLate, errAgain)
+		case got == late:
+			return "", storage.ErrTooLate
+		}
+		return got, nil
+	})
+}
+
+// result is what became of one write.
+type result struct {
+	outcome outcome
+	err     error
+}
+
+// together tries writes to different stores in one transaction and one round trip. The error is of all of
+// them and proves that nothing was committed.
+func (s *Store) together(ctx context.Context, writes []write) ([]result, error) {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return nil, translate(err)
+	}
+	defer conn.Release()
+	// From here on the transaction is on its way, whoever leaves.
+	sent, cancel := uncancelled(ctx)
+	defer cancel()
+	if err := s.readClock(sent, conn); err != nil {
+		return nil, err
+	}
+
+	var b pgx.Batch
+	s.bound(&b, time.Until(writes[0].notAfter))
+	results, err := s.apply(sent, conn, &b, writes)
+	switch {
+	case err == nil && db.TakeWarning(conn.Conn()) == "":
+		return results, nil
+	case err != nil && refused(err):
+		return nil, translate(err)
+	}
+	conn.Release() // it may be the last of the pool, and settling takes one
+	for i := range writes {
+		if err == nil && results[i].outcome != applied {
+			continue // changed nothing, so there is nothing to settle
+		}
+		results[i] = result{applied, s.settle(ctx, writes[i], err)}
+	}
+	return results, nil
+}
+
+// alone waits for the row of one write's store, which it may have to create, and applies the write.
+func (s *Store) alone(ctx context.Context, w write, first bool) (outcome, error) {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return "", translate(err)
+	}
+	defer conn.Release()
+
+	var b pgx.Batch
+	b.BeginTx(pgx.TxOptions{})
+	s.bound(&b, time.Until(w.notAfter))
+	store := uuid.UUID(w.ks.Store())
+	if first {
+		owner, wallet := w.ks.Owner(), uuid.UUID(w.ks.Wallet())
+		b.Queue(dbgen.EnrolWallet, wallet, owner.Tenant, owner.Namespace, owner.Subject)
+		b.Queue(dbgen.CreateStore, store, wallet, w.ks.StoreID())
+	}
+	b.Queue(dbgen.LockStore, store)
+	// Under the caller's context: when it ends, the connection does, and with it the transaction.
+	begun := conn.SendBatch(ctx, &b)
+	err = begun.Close()
+	tx := begun.Tx()
+	sent, cancel := uncancelled(ctx)
+	defer cancel()
+	if tx != nil {
+		defer func() { _ = tx.Rollback(sent) }() // does nothing once it is committed or the connection gone
+	}
+	if err != nil {
+		return "", translate(err)
+	}
+
+	results, err := s.apply(sent, conn, &pgx.Batch{}, []write{w})
+	switch {
+	case err != nil:
+		return "", translate(err) // no commit was sent
+	case results[0].outcome != applied:
+		return results[0].outcome, nil
+	case ctx.Err() != nil:
+		return "", translate(ctx.Err())
+	}
+	err = tx.Commit(sent)
+	switch {
+	case err == nil && db.TakeWarning(conn.Conn()) == "":
+		return applied, nil
+	case err != nil && (refused(err) || errors.Is(err, pgx.ErrTxCommitRollback)):
+		return "", translate(err)
+	}
+	conn.Release()
+	if err := s.settle(ctx, w, err); err != nil {
+		return "", err
+	}
+	return applied, nil
+}
+
+// bound queues the statement that makes the server end the transaction when the time that remains is up.
+func (s *Store) bound(b *pgx.Batch, remaining time.Duration) {
+	b.Queue(dbgen.BoundTransaction, strconv.FormatInt(max(1, remaining.Milliseconds()), 10))
+}
+
+// apply queues LockStores and ApplyWrites, sends the batch and reads an outcome for each write.
+func (s *Store) apply(ctx context.Context, conn *pgxpool.Conn, b *pgx.Batch, writes []write) ([]result, error) {
+	items := 0
+	for _, w := range writes {
+		items += len(w.batch.Writes) + len(w.batch.Deletes)
+	}
+	p := dbgen.ApplyWritesParams{
+		Stores:     make([]uuid.UUID, len(writes)),
+		WriteIds:   make([]uuid.UUID, len(writes)),
+		NotAfter:   make([]time.Time, len(writes)),
+		Keys:       make([]string, 0, items),
+		ItemWrites: make([]int32, 0, items),
+		Versions:   make([]int64, 0, items),
+		Deletes:    make([]bool, 0, items),
+		Values:     make([][]byte, 0, items),
+	}
+	global := make([]*int64, len(writes)) // sqlc knows no arrays with NULLs
+	for i, w := range writes {
+		p.Stores[i], p.WriteIds[i], global[i] = uuid.UUID(w.ks.Store()), w.id, w.batch.GlobalVersion
+		p.NotAfter[i], _ = s.clock.at(w.notAfter)
+		add := func(key string, version int64, deletes bool, value []byte) {
+			p.Keys = append(p.Keys, key)
+			p.ItemWrites = append(p.ItemWrites, int32(i)+1)
+			p.Versions = append(p.Versions, version)
+			p.Deletes = append(p.Deletes, deletes)
+			p.Values = append(p.Values, value)
+		}
+		for _, o := range w.batch.Writes {
+			if o.Value == nil {
+				o.Value = []byte{} // nil would be NULL
+			}
+			add(o.Key, o.Version, false, o.Value)
+		}
+		for _, d := range w.batch.Deletes {
+			add(d.Key, d.Version, true, nil)
+		}
+	}
+
+	db.TakeWarning(conn.Conn())
+	b.Queue(dbgen.LockStores, p.Stores)
+	results := make([]result, len(writes))
+	b.Queue(dbgen.ApplyWrites, p.Stores, p.WriteIds, global, p.NotAfter,
+		p.Keys, p.ItemWrites, p.Versions, p.Deletes, p.Values).
+		Query(func(rows pgx.Rows) error {
+			var row dbgen.ApplyWritesRow
+			_, err := pgx.ForEachRow(rows, []any{&row.N, &row.Outcome, &row.Now}, func() error {
+				results[row.N-1].outcome = outcome(row.Outcome)
+				return nil
+			})
+			if err == nil {
+				s.clock.read(row.Now)
+			}
+			return err
+		})
+	err := conn.SendBatch(ctx, b).Close()
+	return results, err
+}
+
+// readClock reads the server's clock if no answer has told it yet.
+func (s *Store) readClock(ctx context.Context, conn *pgxpool.Conn) error {
+	if _, known := s.clock.at(time.Now()); known {
+		return nil
+	}
+	row, err := s.queries.DatabaseClock(ctx, conn)
+	if err != nil {
+		return translate(err)
+	}
+	s.clock.read(row.Now)
+	return nil
+}
+
+// settle finds out whether a write whose commit was not answered, or answered with a warning, is saved: nil
+// if it is, storage.ErrAmbiguous if that cannot be proved. It does not prove that it is not: the lost
+// transaction may yet be on its way, and a later write may have taken its place.
+func (s *Store) settle(ctx context.Context, w write, cause error) error {
+	if cause == nil {
+		// The warning that a commit did not wait for its standby: it is there to be read, and may yet go.
+		return fmt.Errorf("%w: the server warned of the commit", storage.ErrAmbiguous)
+	}
+	for {
+		last, err := s.lastWrite(ctx, w)
+		switch {
+		case err == nil && last != nil && *last == w.id:
+			return nil
+		case err == nil, errors.Is(err, pgx.ErrNoRows), ctx.Err() != nil:
+			return fmt.Errorf("%w: %w", storage.ErrAmbiguous, cause)
+		}
+		select { // the database is restarting or failing over
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+		}
+	}
+}
+
+// lastWrite reads the id of the last write of the write's store, after whoever holds the store's row.
+func (s *Store) lastWrite(ctx context.Context, w write) (*uuid.UUID, error) {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return nil, err
+	}
+	defer conn.Release()
+	sent, cancel := uncancelled(ctx)
+	defer cancel()
+	var b pgx.Batch
+	s.bound(&b, time.Until(w.notAfter))
+	var row dbgen.LastWriteRow
+	b.Queue(dbgen.LastWrite, uuid.UUID(w.ks.Store())).QueryRow(func(r pgx.Row) error {
+		return r.Scan(&row.Standby, &row.LastWrite)
+	})
+	if err := conn.SendBatch(sent, &b).Close(); err != nil {
+		return nil, err
+	}
+	return row.LastWrite, nil
+}

@@ -1,0 +1,118 @@
+// Package storage says what a store of wallet state promises: the interface every backend implements, its
+// types, its errors and the rules of input. The promises are CONTRACT sections 2 and 3; package storagetest
+// holds every backend to them, and package postgres is the one we run.
+package storage
+
+import (
+	"context"
+	"errors"
+)
+
+// Unconditional, as the version of an item or of the store, means "do not compare" (CONTRACT section 2).
+const Unconditional int64 = -1
+
+// GlobalVersionKey is the reserved key under which [Store.Get] answers the store's global version. It can
+// be neither written nor deleted as an item and is never listed.
+const GlobalVersionKey = "global_version"
+
+// Object is a key with its value. In an answer Version is the stored one (1 or more). In a [Batch] it is
+// the version the writer expects: [Unconditional], 0 for "must not exist", or the stored one.
+type Object struct {
+	Key     string
+	Version int64
+	Value   []byte
+}
+
+// KeyVersion is a key without its value.
+type KeyVersion struct {
+	Key     string
+	Version int64
+}
+
+// Batch is what one put changes, all or nothing. All keys in it are distinct, across both lists.
+type Batch struct {
+	// GlobalVersion nil: neither checked nor changed. [Unconditional]: set to 1. Otherwise it must equal
+	// the store's (0 where it was never set) and the store's grows by one.
+	GlobalVersion *int64
+
+	// Writes are stored. Afterwards an item has version 1 if it was sent with [Unconditional], else the
+	// version sent plus one.
+	Writes []Object
+
+	// Deletes are removed. A missing item is a conflict even at [Unconditional].
+	Deletes []KeyVersion
+}
+
+// ListRequest asks for one page of keys.
+type ListRequest struct {
+	Prefix   string // literal, byte for byte; empty: all keys
+	PageSize int    // the most keys the caller wants; 0: the store decides
+	Token    string // NextToken of the page before; empty: the first page
+}
+
+// Page is an answer to a [ListRequest].
+type Page struct {
+	Keys          []KeyVersion
+	NextToken     string // empty on the last page
+	GlobalVersion *int64 // on the first page only; read no later than the keys
+}
+
+// Admit is asked before a large value is read into memory; size is the value's length in bytes. An error
+// ends the read and is returned as it is.
+type Admit func(size int64) error
+
+// Store keeps the objects of every keyspace. It is safe for concurrent use, also by several processes over
+// one database.
+//
+// Every method answers from the primary: reads see every write acknowledged before they began, through
+// whichever instance. A nil error from Put or Delete means done and durable.
+//
+// Every method ends by the deadline of its context (a store has a limit of its own where there is none).
+// A write whose context ends before it holds the store's lock takes no effect, then or later; one that
+// holds it is applied or refused as a whole, whatever becomes of the caller.
+//
+// Besides the errors named at each method, all may return an [*InvalidError] (bad input; found before the
+// database is asked), [ErrTooLate], [ErrUnavailable], or an error of no type for a fault of our own.
+type Store interface {
+	// Get returns the object, or the global version (with an empty value, 0 where it was never set) for
+	// [GlobalVersionKey]. A missing key is ErrNoSuchKey, which is only ever said by the primary.
+	Get(ctx context.Context, ks Keyspace, key string, admit Admit) (Object, error)
+
+	// Put applies the batch. ErrConflict: some version did not match and nothing was changed.
+	// ErrAmbiguous: the answer to the commit was lost and could not be settled.
+	Put(ctx context.Context, ks Keyspace, batch Batch) error
+
+	// Delete removes the object if it exists at this version (or at any, for [Unconditional]), and is
+	// content if it does not. It fails as Put does, but for ErrConflict.
+	Delete(ctx context.Context, ks Keyspace, item KeyVersion) error
+
+	// List returns a page of keys, newest created first; an update does not move a key. The order is
+	// stable under writes: keys created after the first page do not appear on later ones, and a token
+	// survives the deletion of the entry it points at. A page is never empty while more keys match, and
+	// the work it takes is bounded however rare or common the prefix.
+	List(ctx context.Context, ks Keyspace, req ListRequest) (Page, error)
+}
+
+var (
+	// ErrNoSuchKey: the key does not exist.
+	ErrNoSuchKey = errors.New("no such key")
+
+	// ErrConflict: a version given does not match the stored one, or an item to delete does not exist.
+	ErrConflict = errors.New("version conflict")
+
+	// ErrTooLate: the deadline passed first. A write had no effect and will have none.
+	ErrTooLate = errors.New("deadline passed")
+
+	// ErrUnavailable: the database could not be asked or refused to work. A write had no effect and will
+	// have none; trying again later may help.
+	ErrUnavailable = errors.New("storage unavailable")
+
+	// ErrAmbiguous: whether the write took effect is not known. It must be reported neither as saved nor
+	// as refused, and not be run again on the caller's behalf.
+	ErrAmbiguous = errors.New("outcome of the write is unknown")
+)
+
+// InvalidError is input that no state of the store would accept. Its text is meant for the caller.
+type InvalidError struct{ Reason string }
+
+func (e *InvalidError) Error() string { return e.Reason }
