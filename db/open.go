@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"sync/atomic"
 	"time"
 
@@ -43,15 +44,22 @@ var settings = map[string]string{
 
 // Open makes a pool of connections to the primary at url (a PostgreSQL URL or key-value string) under the
 // given role, which the login user must be a member of. It does not wait for a first connection: a service
-// starts, and says that it is not ready, while its database is down.
+// starts, and says that it is not ready, while its database is down. The pool holds at most maxConns
+// connections; 0: what url says as pool_max_conns, else 20.
 //
 // No connection of the pool ever sends a cancel request. pgx sends one when a context ends or a connection
 // breaks, and one that meets a commit in its wait for the synchronous standby makes it a commit that only
 // the primary has (CONTRACT section 3). Statements are bounded on the server instead.
-func Open(ctx context.Context, url string, role Role) (*pgxpool.Pool, error) {
+func Open(ctx context.Context, url string, role Role, maxConns int32) (*pgxpool.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
 		return nil, fmt.Errorf("database URL: %w", err) // pgx redacts the password
+	}
+	switch {
+	case maxConns != 0:
+		cfg.MaxConns = maxConns
+	case !strings.Contains(url, "pool_max_conns"):
+		cfg.MaxConns = 20
 	}
 	conn := cfg.ConnConfig
 	for k, v := range settings {

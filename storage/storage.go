@@ -58,7 +58,7 @@ type Page struct {
 }
 
 // Admit is asked before a large value is read into memory; size is the value's length in bytes. An error
-// ends the read and is returned as it is.
+// ends the read and is returned as it is. It may be asked again where a read is tried again. nil admits all.
 type Admit func(size int64) error
 
 // Store keeps the objects of every keyspace. It is safe for concurrent use, also by several processes over

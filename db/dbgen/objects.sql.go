@@ -164,7 +164,7 @@ func (q *Queries) BoundTransaction(ctx context.Context, db DBTX, milliseconds st
 const CreateStore = `-- name: CreateStore :exec
 INSERT INTO stores (store, wallet, store_id)
 VALUES ($1, $2, $3)
-ON CONFLICT (store) DO NOTHING
+ON CONFLICT DO NOTHING
 `
 
 type CreateStoreParams struct {
@@ -198,7 +198,7 @@ func (q *Queries) DatabaseClock(ctx context.Context, db DBTX) (DatabaseClockRow,
 const EnrolWallet = `-- name: EnrolWallet :exec
 INSERT INTO wallets (wallet, tenant_id, namespace, subject)
 VALUES ($1, $2, $3, $4)
-ON CONFLICT (wallet) DO NOTHING
+ON CONFLICT DO NOTHING
 `
 
 type EnrolWalletParams struct {

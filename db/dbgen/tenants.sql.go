@@ -45,7 +45,7 @@ func (q *Queries) CredentialSources(ctx context.Context, db DBTX, tenantID *uuid
 	return items, nil
 }
 
-const DeleteDomain = `-- name: DeleteDomain :execrows
+const DeleteDomain = `-- name: DeleteDomain :exec
 DELETE FROM domains WHERE host = $1 AND tenant_id = $2
 `
 
@@ -54,12 +54,9 @@ type DeleteDomainParams struct {
 	TenantID uuid.UUID
 }
 
-func (q *Queries) DeleteDomain(ctx context.Context, db DBTX, arg DeleteDomainParams) (int64, error) {
-	result, err := db.Exec(ctx, DeleteDomain, arg.Host, arg.TenantID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+func (q *Queries) DeleteDomain(ctx context.Context, db DBTX, arg DeleteDomainParams) error {
+	_, err := db.Exec(ctx, DeleteDomain, arg.Host, arg.TenantID)
+	return err
 }
 
 const DirectoryGeneration = `-- name: DirectoryGeneration :one

@@ -70,17 +70,17 @@ CREATE FUNCTION list_keys(p_store uuid, p_from text, p_to text, p_before bigint,
 AS $$
 #variable_conflict use_column
 DECLARE
-    few   CONSTANT int := 1000;
-    found int;
-    total int := 0;
-    block bigint := p_before >> 8;
+    few     CONSTANT int := 1000;
+    matches int;
+    total   int := 0;
+    block   bigint := p_before >> 8;
 BEGIN
     IF p_from <> '' THEN
-        SELECT count(*) INTO found
+        SELECT count(*) INTO matches
           FROM (SELECT FROM objects o
                  WHERE o.store = p_store AND o.key >= p_from COLLATE "C" AND o.key < p_to COLLATE "C"
                  LIMIT few + 1) probe;
-        IF found <= few THEN
+        IF matches <= few THEN
             RETURN QUERY
                 SELECT o.key, o.version, o.position FROM objects o
                  WHERE o.store = p_store AND o.key >= p_from COLLATE "C" AND o.key < p_to COLLATE "C"
@@ -100,8 +100,8 @@ BEGIN
                AND o.key >= p_from COLLATE "C" AND o.key < p_to COLLATE "C"
                AND o.position < p_before
              ORDER BY o.position DESC;
-        GET DIAGNOSTICS found = ROW_COUNT;
-        total := total + found;
+        GET DIAGNOSTICS matches = ROW_COUNT;
+        total := total + matches;
         EXIT WHEN total >= p_limit;
         block := block - 1;
     END LOOP;

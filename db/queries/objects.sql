@@ -147,13 +147,13 @@ SELECT n::int AS n, outcome::text AS outcome, clock_timestamp()::timestamptz AS 
 -- then does nothing. Wallets are inserted before stores, one of each a transaction: no cycle.
 INSERT INTO wallets (wallet, tenant_id, namespace, subject)
 VALUES (@wallet, @tenant_id, @namespace, @subject)
-ON CONFLICT (wallet) DO NOTHING;
+ON CONFLICT DO NOTHING;
 
 -- name: CreateStore :exec
 -- The first write of a store; waits as EnrolWallet does.
 INSERT INTO stores (store, wallet, store_id)
 VALUES (@store, @wallet, @store_id)
-ON CONFLICT (store) DO NOTHING;
+ON CONFLICT DO NOTHING;
 
 -- name: LockStore :exec
 -- Locks one store's row and waits for it, up to lock_timeout. Decides nothing: its snapshot is older than

@@ -55,8 +55,10 @@ func (s *Store) get(ctx context.Context, store uuid.UUID, key string, admit stor
 		return storage.Object{Key: key, Version: *row.Version, Value: row.Value}, nil
 	}
 
-	if err := admit(*row.Size); err != nil {
-		return storage.Object{}, err
+	if admit != nil {
+		if err := admit(*row.Size); err != nil {
+			return storage.Object{}, err
+		}
 	}
 	large, err := s.queries.GetLargeObject(ctx, conn, dbgen.GetLargeObjectParams{Store: store, Key: key, Admitted: *row.Size})
 	if errors.Is(err, pgx.ErrNoRows) {

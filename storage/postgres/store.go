@@ -38,6 +38,7 @@ type Store struct {
 	pool        *pgxpool.Pool // made by db.Open, which explains its settings
 	queries     *dbgen.Queries
 	clock       clock
+	turns       turns
 	timeout     time.Duration
 	maxPageSize int
 }

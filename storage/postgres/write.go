@@ -18,6 +18,8 @@ import (
 
 // How a write travels.
 //
+// It first takes its turn among the writes of this instance to its store (turns.go).
+//
 // First try, the usual case: one round trip that carries a whole transaction, [bound it, lock the stores'
 // rows that are free, decide and apply]. The lock is a statement of its own, since a statement's snapshot
 // is taken before it waits: only a later one sees what the last writer committed. Nothing waits in it, so
@@ -78,6 +80,11 @@ func (s *Store) put(ctx context.Context, ks storage.Keyspace, batch storage.Batc
 	defer cancel()
 	w := write{ks: ks, batch: batch, id: uuid.New()}
 	w.notAfter, _ = ctx.Deadline()
+	done, err := s.turns.take(ctx, ks.Store())
+	if err != nil {
+		return "", translate(err)
+	}
+	defer done()
 
 	return again(ctx, func() (outcome, error) {
 		results, err := s.together(ctx, []write{w})

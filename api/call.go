@@ -1,0 +1,205 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+
+	"github.com/go-chi/chi/v5"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/vss-cloud/vss-cloud/api/vsspb"
+	"github.com/vss-cloud/vss-cloud/storage"
+)
+
+// scope is what a call may touch, and what it may hold.
+type scope struct {
+	keyspace storage.Keyspace
+	memory   *share
+}
+
+// request is a decoded message of one of the four calls.
+type request[T any] interface {
+	*T
+	proto.Message
+	GetStoreId() string
+}
+
+// call makes the handler of one of the contract's calls. Everything they have in common is here, once.
+func call[T any, R request[T]](s *Server, name string, writes bool, do func(context.Context, scope, R) (proto.Message, error)) http.HandlerFunc {
+	return func(w http.ResponseWriter, r *http.Request) {
+		ctx, cancel := context.WithTimeout(r.Context(), s.cfg.Timeout)
+		defer cancel()
+		e := eventOf(ctx)
+		e.call = name
+		held := &share{of: s.memory}
+		defer held.release() // after the answer is written
+
+		reply, err := func() ([]byte, error) {
+			tenant, err := s.cfg.Tenants.Resolve(r.Host, chi.URLParam(r, "tenant"))
+			if err != nil {
+				return nil, err
+			}
+			e.tenant = tenant.Slug
+			if err := tenant.Refuses(writes); err != nil {
+				return nil, err
+			}
+			caller, err := s.cfg.Auth.Authenticate(ctx, tenant, r.Header["Authorization"])
+			if err != nil {
+				return nil, err
+			}
+			body, err := readBody(ctx, w, r, tenant.BodyLimit, held)
+			e.received = int64(len(body))
+			if err != nil {
+				return nil, err
+			}
+			req := R(new(T))
+			if err := proto.Unmarshal(body, req); err != nil {
+				return nil, &badRequest{"the body is not a valid protobuf message of this call"}
+			}
+			body = nil // decoding copied it; let it go before the store takes its own copy
+			ks, err := storage.NewKeyspace(storage.Owner{
+				Tenant:    tenant.ID,
+				Namespace: caller.Source.Namespace,
+				Subject:   caller.Subject,
+			}, req.GetStoreId())
+			if err != nil {
+				return nil, err
+			}
+			e.wallet = ks.Wallet().String()
+			m, err := do(ctx, scope{ks, held}, req)
+			if err != nil {
+				return nil, err
+			}
+			reply := encode(m)
+			// Slow readers must not pile up answers. Never refuses a write that is done: its answer is empty.
+			return reply, held.fit(int64(len(reply)))
+		}()
+		if err != nil {
+			s.fail(w, r, err)
+			return
+		}
+		write(w, http.StatusOK, reply)
+	}
+}
+
+func (s *Server) getObject() http.HandlerFunc {
+	return call(s, "getObject", false, func(ctx context.Context, sc scope, req *vsspb.GetObjectRequest) (proto.Message, error) {
+		o, err := s.cfg.Store.Get(ctx, sc.keyspace, req.GetKey(), sc.memory.fit)
+		if err != nil {
+			return nil, err
+		}
+		return &vsspb.GetObjectResponse{Value: &vsspb.KeyValue{Key: o.Key, Version: o.Version, Value: o.Value}}, nil
+	})
+}
+
+func (s *Server) putObjects() http.HandlerFunc {
+	return call(s, "putObjects", true, func(ctx context.Context, sc scope, req *vsspb.PutObjectRequest) (proto.Message, error) {
+		batch := storage.Batch{
+			GlobalVersion: req.GlobalVersion,
+			Writes:        make([]storage.Object, len(req.GetTransactionItems())),
+			Deletes:       make([]storage.KeyVersion, len(req.GetDeleteItems())),
+		}
+		for i, item := range req.GetTransactionItems() {
+			batch.Writes[i] = storage.Object{Key: item.GetKey(), Version: item.GetVersion(), Value: item.GetValue()}
+		}
+		for i, item := range req.GetDeleteItems() {
+			batch.Deletes[i] = storage.KeyVersion{Key: item.GetKey(), Version: item.GetVersion()}
+		}
+		return &vsspb.PutObjectResponse{}, s.cfg.Store.Put(ctx, sc.keyspace, batch)
+	})
+}
+
+func (s *Server) deleteObject() http.HandlerFunc {
+	return call(s, "deleteObject", true, func(ctx context.Context, sc scope, req *vsspb.DeleteObjectRequest) (proto.Message, error) {
+		item := storage.KeyVersion{Key: req.GetKeyValue().GetKey(), Version: req.GetKeyValue().GetVersion()}
+		return &vsspb.DeleteObjectResponse{}, s.cfg.Store.Delete(ctx, sc.keyspace, item)
+	})
+}
+
+func (s *Server) listKeyVersions() http.HandlerFunc {
+	return call(s, "listKeyVersions", false, func(ctx context.Context, sc scope, req *vsspb.ListKeyVersionsRequest) (proto.Message, error) {
+		page, err := s.cfg.Store.List(ctx, sc.keyspace, storage.ListRequest{
+			Prefix:   req.GetKeyPrefix(),
+			PageSize: int(req.GetPageSize()),
+			Token:    req.GetPageToken(),
+		})
+		if err != nil {
+			return nil, err
+		}
+		resp := &vsspb.ListKeyVersionsResponse{
+			KeyVersions:   make([]*vsspb.KeyValue, len(page.Keys)),
+			NextPageToken: &page.NextToken, // present even if empty: ldk-node loops until it sees Some("")
+			GlobalVersion: page.GlobalVersion,
+		}
+		for i, k := range page.Keys {
+			resp.KeyVersions[i] = &vsspb.KeyValue{Key: k.Key, Version: k.Version}
+		}
+		return resp, nil
+	})
+}
+
+// readBody reads the whole body, at most limit bytes, within the deadline of ctx, on the call's share of
+// the memory.
+func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, limit int64, held *share) ([]byte, error) {
+	if enc := r.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
+		return nil, &badRequest{"a body with a Content-Encoding is not accepted, send it as it is"}
+	}
+	if r.ContentLength > limit {
+		return nil, &tooLarge{limit}
+	}
+	if deadline, ok := ctx.Deadline(); ok {
+		_ = http.NewResponseController(w).SetReadDeadline(deadline) // a writer without one has none to keep
+	}
+	size := r.ContentLength
+	if size < 0 {
+		size = 4 << 10 // chunked: unknown, grown as it comes
+	}
+	if err := held.fit(size); err != nil {
+		return nil, err
+	}
+	body := make([]byte, 0, size+1) // room to see the end without growing
+	src := http.MaxBytesReader(w, r.Body, limit)
+	for {
+		if len(body) == cap(body) {
+			grown := min(int64(cap(body))*2, limit+1)
+			if err := held.fit(grown); err != nil {
+				return nil, err
+			}
+			body = append(make([]byte, 0, grown), body...)
+		}
+		n, err := src.Read(body[len(body):cap(body)])
+		body = body[:len(body)+n]
+		var over *http.MaxBytesError
+		switch {
+		case err == nil:
+		case err == io.EOF:
+			return body, nil
+		case errors.As(err, &over):
+			return nil, &tooLarge{limit}
+		case errors.Is(err, os.ErrDeadlineExceeded):
+			return nil, errSlowBody
+		default:
+			return nil, &badRequest{"the body could not be read to its end"}
+		}
+	}
+}
+
+func encode(m proto.Message) []byte {
+	body, err := proto.Marshal(m)
+	if err != nil {
+		panic(err) // only for text that is not UTF-8, and none gets this far
+	}
+	return body
+}
+
+// write answers with an encoded message.
+func write(w http.ResponseWriter, status int, body []byte) {
+	w.Header().Set("Content-Type", "application/octet-stream")
+	w.Header().Set("Content-Length", strconv.Itoa(len(body)))
+	w.WriteHeader(status)
+	_, _ = w.Write(body) // the client may have gone
+}

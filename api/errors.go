@@ -1,0 +1,110 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+
+	"github.com/vss-cloud/vss-cloud/api/vsspb"
+	"github.com/vss-cloud/vss-cloud/storage"
+	"github.com/vss-cloud/vss-cloud/tenants"
+)
+
+// Errors of the edge itself.
+var (
+	errNoSuchPath = errors.New("no such path: a call is POST {base}/getObject, putObjects, deleteObject or listKeyVersions")
+	errMethod     = errors.New("no such method: every call is a POST")
+	errOverloaded = errors.New("too many bytes in flight, try again")
+	errDraining   = errors.New("shutting down, try another instance")
+	errSlowBody   = errors.New("the body did not arrive in time")
+)
+
+// badRequest is a body that cannot be taken, told to the client as it is.
+type badRequest struct{ reason string }
+
+func (e *badRequest) Error() string { return e.reason }
+
+// tooLarge is a body over its tenant's limit, in bytes.
+type tooLarge struct{ limit int64 }
+
+func (e *tooLarge) Error() string {
+	return fmt.Sprintf("the body is larger than %d bytes, this tenant's limit", e.limit)
+}
+
+// answer is what the client is told of an error.
+type answer struct {
+	status     int
+	code       vsspb.ErrorCode
+	message    string
+	retryAfter bool
+	level      slog.Level // of the request's event
+}
+
+const (
+	retryLater = "temporarily unavailable, try again"
+	ourFault   = "internal error"
+)
+
+// answerTo is the one table from errors to answers (CONTRACT section 1).
+func answerTo(err error) answer {
+	is := func(target error) bool { return errors.Is(err, target) }
+	var (
+		invalid   *storage.InvalidError
+		bad       *badRequest
+		large     *tooLarge
+		authError *tenants.AuthError
+	)
+	switch {
+	case errors.As(err, &invalid):
+		return answer{status: 400, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: invalid.Reason}
+	case errors.As(err, &bad):
+		return answer{status: 400, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: bad.reason}
+	case errors.As(err, &large):
+		return answer{status: 413, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: large.Error()}
+	case is(errNoSuchPath):
+		return answer{status: 404, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: err.Error()}
+	case is(errMethod):
+		return answer{status: 405, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: err.Error()}
+	case is(storage.ErrConflict):
+		return answer{status: 409, code: vsspb.ErrorCode_CONFLICT_EXCEPTION, message: err.Error()}
+	case is(storage.ErrNoSuchKey):
+		return answer{status: 404, code: vsspb.ErrorCode_NO_SUCH_KEY_EXCEPTION, message: err.Error()}
+	case errors.As(err, &authError):
+		return answer{status: 401, code: vsspb.ErrorCode_AUTH_EXCEPTION, message: authError.Error()}
+	case is(tenants.ErrUnknownTenant), is(tenants.ErrHostNamesTenant), is(tenants.ErrClosed), is(tenants.ErrReadOnly):
+		return answer{status: 403, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: err.Error()}
+	case is(tenants.ErrNotLoaded), is(errOverloaded), is(errDraining), is(errSlowBody):
+		return answer{status: 503, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: err.Error(),
+			retryAfter: true, level: slog.LevelWarn}
+	case is(storage.ErrAmbiguous):
+		return answer{status: 500, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION,
+			message: "the write may or may not have been saved, try again", level: slog.LevelError}
+	case is(storage.ErrUnavailable), is(storage.ErrTooLate), is(context.DeadlineExceeded), is(context.Canceled):
+		return answer{status: 503, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: retryLater,
+			retryAfter: true, level: slog.LevelError}
+	default:
+		return answer{status: 500, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: ourFault, level: slog.LevelError}
+	}
+}
+
+// fail answers an error. What is our fault is told to the log and not to the client, who gets the request id.
+func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
+	a := answerTo(err)
+	e := eventOf(r.Context())
+	e.code, e.level = a.code, a.level
+	if a.level >= slog.LevelWarn {
+		e.err = err
+	}
+	if a.message == retryLater || a.message == ourFault {
+		a.message += " (request " + w.Header().Get(requestIDHeader) + ")"
+	}
+	if a.retryAfter {
+		w.Header().Set("Retry-After", "1")
+	}
+	if a.status == http.StatusMethodNotAllowed {
+		w.Header().Set("Allow", http.MethodPost)
+	}
+	write(w, a.status, encode(&vsspb.ErrorResponse{ErrorCode: a.code, Message: a.message}))
+}

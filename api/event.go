@@ -1,0 +1,112 @@
+package api
+
+import (
+	"context"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/go-chi/chi/v5/middleware"
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/vss-cloud/vss-cloud/api/vsspb"
+)
+
+// event is what is known of a request when it ends: one log line and one count. It belongs to the
+// request's goroutine.
+type event struct {
+	call     string // "" for what is not a call
+	tenant   string // slug
+	wallet   string // storage.WalletID: a hash, not the public key or sub
+	code     vsspb.ErrorCode
+	level    slog.Level
+	received int64 // bytes of the body
+	err      error // of faults: never told to the client
+}
+
+type eventKey struct{}
+
+func eventOf(ctx context.Context) *event { return ctx.Value(eventKey{}).(*event) }
+
+// observe gives the request its event and, when it has been answered, logs and counts it.
+func (s *Server) observe(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		e := &event{}
+		start := time.Now()
+		ww := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
+		r = r.WithContext(context.WithValue(r.Context(), eventKey{}, e))
+		defer func() { s.finish(r, ww, e, time.Since(start)) }()
+		next.ServeHTTP(ww, r)
+	})
+}
+
+func (s *Server) finish(r *http.Request, ww middleware.WrapResponseWriter, e *event, took time.Duration) {
+	if e.call == "" && e.level == slog.LevelInfo && ww.Status() < 400 {
+		e.level = slog.LevelDebug // health checks
+	}
+	outcome := "ok"
+	if ww.Status() >= 400 {
+		outcome = e.code.String()
+	}
+	if e.call != "" {
+		s.metrics.calls.Add(r.Context(), 1, metric.WithAttributes(
+			attribute.String("call", e.call), attribute.String("outcome", outcome)))
+	}
+	if !s.log.Enabled(r.Context(), e.level) {
+		return
+	}
+	attrs := []slog.Attr{
+		slog.String("request", ww.Header().Get(requestIDHeader)),
+		slog.String("client", middleware.GetClientIP(r.Context())),
+		slog.String("tenant", e.tenant),
+		slog.String("call", e.call),
+		slog.String("wallet", e.wallet),
+		slog.Int("status", ww.Status()),
+		slog.String("outcome", outcome),
+		slog.Duration("duration", took),
+		slog.Int64("received", e.received),
+		slog.Int("sent", ww.BytesWritten()),
+	}
+	if e.err != nil {
+		attrs = append(attrs, slog.String("error", e.err.Error()))
+	}
+	s.log.LogAttrs(r.Context(), e.level, "request", attrs...)
+}
+
+type metrics struct {
+	calls       metric.Int64Counter
+	connections metric.Int64Counter
+}
+
+func newMetrics(s *Server) (*metrics, error) {
+	meter := otel.Meter("github.com/vss-cloud/vss-cloud/api")
+	var m metrics
+	var err error
+	if m.calls, err = meter.Int64Counter("vss.calls",
+		metric.WithDescription("Calls of the contract, by call and by the error code they were answered with.")); err != nil {
+		return nil, err
+	}
+	if m.connections, err = meter.Int64Counter("vss.http.connections",
+		metric.WithDescription("Connections accepted from clients and proxies.")); err != nil {
+		return nil, err
+	}
+	if _, err = meter.Int64ObservableGauge("vss.memory.in_flight", metric.WithUnit("By"),
+		metric.WithDescription("Memory that bodies and answers in flight are counted for."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			o.Observe(s.memory.used.Load())
+			return nil
+		})); err != nil {
+		return nil, err
+	}
+	if _, err = meter.Float64ObservableGauge("vss.directory.age", metric.WithUnit("s"),
+		metric.WithDescription("Time since the tenant directory last reached its database."),
+		metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error {
+			o.Observe(s.cfg.Tenants.Age().Seconds())
+			return nil
+		})); err != nil {
+		return nil, err
+	}
+	return &m, nil
+}

@@ -1,0 +1,138 @@
+package api
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
+	"github.com/go-chi/cors"
+	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
+
+	"github.com/vss-cloud/vss-cloud/tenants"
+)
+
+// routes is the order of everything a request passes, outermost first.
+func (s *Server) routes() http.Handler {
+	r := chi.NewRouter()
+	r.Use(
+		contractHeaders, // before anything that may answer
+		s.clientAddress,
+		requestID,
+		s.observe, // outside recover, so that a panic is counted and logged as the answer it became
+		s.recoverPanics,
+		allowBrowsers,
+	)
+	r.NotFound(func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, errNoSuchPath) })
+	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, errMethod) })
+	r.Get("/livez", s.livez)
+	r.Get("/readyz", s.readyz)
+
+	// Inline, so that the route is known when the span begins. Wallets are strangers: their trace ids are
+	// linked, not continued. The server's name is fixed since Host is the client's to choose.
+	traced := r.With(otelhttp.NewMiddleware("vss",
+		otelhttp.WithServerName("vss"),
+		otelhttp.WithPublicEndpointFn(func(*http.Request) bool { return true }),
+	))
+	for _, base := range []string{"/vss", "/t/{tenant}/vss"} {
+		traced.Post(base+"/getObject", s.getObject())
+		traced.Post(base+"/putObjects", s.putObjects())
+		traced.Post(base+"/deleteObject", s.deleteObject())
+		traced.Post(base+"/listKeyVersions", s.listKeyVersions())
+	}
+	return r
+}
+
+// contractHeaders sets what CONTRACT section 1 asks of every answer. net/http adds Date, and puts
+// "Connection: close" in the place of keep-alive where it really closes.
+func contractHeaders(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Vss-Protocol-Version", "0")
+		if r.ProtoAtLeast(1, 1) && r.ProtoMajor == 1 {
+			w.Header().Set("Connection", "keep-alive")
+		}
+		next.ServeHTTP(w, r)
+	})
+}
+
+// clientAddress finds the client's address behind trusted proxies only.
+func (s *Server) clientAddress(next http.Handler) http.Handler {
+	if len(s.cfg.TrustedProxies) == 0 {
+		return middleware.ClientIPFromRemoteAddr(next)
+	}
+	trusted := make([]string, len(s.cfg.TrustedProxies))
+	for i, p := range s.cfg.TrustedProxies {
+		trusted[i] = p.String()
+	}
+	return middleware.ClientIPFromXFF(trusted...)(next)
+}
+
+const requestIDHeader = "X-Request-Id"
+
+// requestID names the request, for the answer and the log line. It is always ours: a client's could be
+// anything.
+func requestID(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		var id [8]byte
+		_, _ = rand.Read(id[:]) // never fails
+		w.Header().Set(requestIDHeader, hex.EncodeToString(id[:]))
+		next.ServeHTTP(w, r)
+	})
+}
+
+// recoverPanics answers a panic as a fault of ours.
+func (s *Server) recoverPanics(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer func() {
+			p := recover()
+			if p == nil {
+				return
+			}
+			ww := w.(middleware.WrapResponseWriter) // by observe
+			if p == http.ErrAbortHandler || ww.Status() != 0 {
+				panic(http.ErrAbortHandler) // an answer has begun: only cutting it says that it is not whole
+			}
+			s.fail(w, r, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+		}()
+		next.ServeHTTP(w, r)
+	})
+}
+
+// allowBrowsers lets wallets in web pages call from any origin (they bring their credential in a header,
+// never a cookie) and read the headers they need.
+func allowBrowsers(next http.Handler) http.Handler {
+	return cors.Handler(cors.Options{
+		AllowedOrigins: []string{"*"},
+		AllowedMethods: []string{http.MethodPost},
+		AllowedHeaders: []string{"*"}, // echoed: clients send fixed headers of their own
+		ExposedHeaders: []string{"Vss-Protocol-Version", requestIDHeader, "Retry-After"},
+		MaxAge:         int(time.Hour / time.Second),
+	})(next)
+}
+
+// livez: the process runs.
+func (s *Server) livez(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }
+
+// readyz: calls can be served, so a load balancer may send some.
+func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+	if s.draining.Load() {
+		s.fail(w, r, errDraining)
+		return
+	}
+	if !s.cfg.Tenants.Loaded() {
+		s.fail(w, r, tenants.ErrNotLoaded)
+		return
+	}
+	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	defer cancel()
+	if err := s.cfg.Ready(ctx); err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	_, _ = w.Write([]byte("ok\n"))
+}

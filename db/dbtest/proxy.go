@@ -1,0 +1,208 @@
+package dbtest
+
+import (
+	"bufio"
+	"bytes"
+	"encoding/binary"
+	"io"
+	"net"
+	"net/url"
+	"sync"
+	"testing"
+
+	"github.com/jackc/pgx/v5/pgconn"
+)
+
+// Action is what a [Proxy] does with a batch of statements on its way to the server.
+type Action int
+
+const (
+	Pass      Action = iota
+	CutBefore        // the server never gets the end of it; both sides see the connection break
+	CutAfter         // the server gets it all, the client sees the connection break and no answer
+)
+
+// Proxy stands between a client and the test server and breaks connections where a test says so.
+type Proxy struct {
+	url     string
+	network string // of the server
+	address string
+	ln      net.Listener
+
+	mu      sync.Mutex
+	conns   map[net.Conn]struct{} // both sides
+	down    bool
+	inspect func(statements []string) Action
+	trips   int
+}
+
+// NewProxy makes a proxy to the server of a URL that New or Empty gave. t closes it.
+func NewProxy(t testing.TB, serverURL string) *Proxy {
+	t.Helper()
+	cfg, err := pgconn.ParseConfig(serverURL)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := &Proxy{conns: make(map[net.Conn]struct{})}
+	p.network, p.address = pgconn.NetworkAddress(cfg.Host, cfg.Port)
+	if p.ln, err = net.Listen("tcp", "127.0.0.1:0"); err != nil {
+		t.Fatal(err)
+	}
+	u := url.URL{
+		Scheme: "postgres", User: url.UserPassword(cfg.User, cfg.Password),
+		Host: p.ln.Addr().String(), Path: cfg.Database, RawQuery: "sslmode=disable",
+	}
+	p.url = u.String()
+	var serving sync.WaitGroup
+	serving.Go(func() { p.serve(&serving) })
+	t.Cleanup(func() {
+		_ = p.ln.Close()
+		p.Down()
+		serving.Wait()
+	})
+	return p
+}
+
+// URL reaches the database through the proxy.
+func (p *Proxy) URL() string { return p.url }
+
+// Down cuts all connections and lets none be made until Up.
+func (p *Proxy) Down() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.down = true
+	for c := range p.conns {
+		_ = c.Close()
+	}
+	clear(p.conns)
+}
+
+// Up ends Down.
+func (p *Proxy) Up() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.down = false
+}
+
+// Inspect has every batch of statements decided by f as its end passes (a Sync of the extended protocol, or
+// a simple query): for an implicit transaction that is its commit. nil: all pass.
+func (p *Proxy) Inspect(f func(statements []string) Action) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.inspect = f
+}
+
+// Trips is how many batches have passed so far: the round trips of its clients.
+func (p *Proxy) Trips() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.trips
+}
+
+func (p *Proxy) serve(serving *sync.WaitGroup) {
+	for {
+		client, err := p.ln.Accept()
+		if err != nil {
+			return
+		}
+		server, err := net.Dial(p.network, p.address)
+		if err != nil {
+			_ = client.Close()
+			continue
+		}
+		p.mu.Lock()
+		refused := p.down
+		if !refused {
+			p.conns[client], p.conns[server] = struct{}{}, struct{}{}
+		}
+		p.mu.Unlock()
+		if refused {
+			_, _ = client.Close(), server.Close()
+			continue
+		}
+		done := func() {
+			p.mu.Lock()
+			defer p.mu.Unlock()
+			delete(p.conns, client)
+			delete(p.conns, server)
+			_, _ = client.Close(), server.Close()
+		}
+		serving.Go(func() { defer done(); p.toServer(client, server) })
+		serving.Go(func() { defer done(); _, _ = io.Copy(client, server) })
+	}
+}
+
+// toServer passes the client's messages on, message by message.
+func (p *Proxy) toServer(client, server net.Conn) {
+	in, out := bufio.NewReader(client), bufio.NewWriter(server)
+	var (
+		started  bool
+		prepared = map[string]string{} // by name
+		batch    []string
+	)
+	for {
+		head := make([]byte, 5)
+		if !started {
+			head = head[1:] // the start-up packet has no type
+		}
+		if _, err := io.ReadFull(in, head); err != nil {
+			return
+		}
+		body := make([]byte, binary.BigEndian.Uint32(head[len(head)-4:])-4)
+		if _, err := io.ReadFull(in, body); err != nil {
+			return
+		}
+		action, ends := Pass, false
+		if started {
+			switch head[0] {
+			case 'P':
+				name, rest := cString(body)
+				prepared[name], _ = cString(rest)
+			case 'B':
+				_, rest := cString(body) // the portal
+				name, _ := cString(rest)
+				batch = append(batch, prepared[name])
+			case 'Q':
+				sql, _ := cString(body)
+				batch, ends = append(batch, sql), true
+			case 'S':
+				ends = true
+			}
+		}
+		if ends {
+			p.mu.Lock()
+			p.trips++
+			inspect := p.inspect
+			p.mu.Unlock()
+			if inspect != nil {
+				action = inspect(batch)
+			}
+			batch = nil
+		}
+		if action == CutBefore {
+			_ = out.Flush() // what came before it is on its way, as it would be
+			return
+		}
+		if action == CutAfter {
+			_ = client.Close() // before the server could answer
+		}
+		started = true
+		_, _ = out.Write(head)
+		_, _ = out.Write(body)
+		if ends || in.Buffered() == 0 {
+			if err := out.Flush(); err != nil {
+				return
+			}
+		}
+		if action == CutAfter {
+			// The server reads to the end before it notices; its answers have nowhere to go.
+			_, _ = io.Copy(io.Discard, server)
+			return
+		}
+	}
+}
+
+func cString(b []byte) (s string, rest []byte) {
+	i := bytes.IndexByte(b, 0)
+	return string(b[:i]), b[i+1:]
+}
