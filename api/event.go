@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5/middleware"
-	"go.opentelemetry.io/otel"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
@@ -65,7 +64,7 @@ func (s *Server) finish(r *http.Request, ww middleware.WrapResponseWriter, e *ev
 		slog.String("wallet", e.wallet),
 		slog.Int("status", ww.Status()),
 		slog.String("outcome", outcome),
-		slog.Duration("duration", took),
+		slog.Float64("duration_ms", float64(took.Microseconds())/1000),
 		slog.Int64("received", e.received),
 		slog.Int("sent", ww.BytesWritten()),
 	}
@@ -81,7 +80,7 @@ type metrics struct {
 }
 
 func newMetrics(s *Server) (*metrics, error) {
-	meter := otel.Meter("github.com/vss-cloud/vss-cloud/api")
+	meter := s.cfg.MeterProvider.Meter("github.com/vss-cloud/vss-cloud/api")
 	var m metrics
 	var err error
 	if m.calls, err = meter.Int64Counter("vss.calls",

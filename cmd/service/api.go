@@ -1,0 +1,154 @@
+// Package service puts the platform's services together: flags, listeners, database pools, telemetry and
+// the order of start and stop. The binaries in the folders beside it only parse their flags.
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"os"
+	"runtime/debug"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/exaring/otelpgx"
+
+	"github.com/vss-cloud/vss-cloud/api"
+	"github.com/vss-cloud/vss-cloud/db"
+	"github.com/vss-cloud/vss-cloud/storage/postgres"
+	"github.com/vss-cloud/vss-cloud/tenants"
+)
+
+// API is the flags of the service that wallets talk to.
+type API struct {
+	APIListen string `name:"api-listen" env:"VSS_API_LISTEN" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where wallets call (${default})."`
+	OpsListen string `name:"ops-listen" env:"VSS_OPS_LISTEN" default:"127.0.0.1:9464" placeholder:"HOST:PORT" help:"Where the operator finds /metrics and /debug/pprof; never public (${default})."`
+
+	BaseDomain     string         `env:"VSS_BASE_DOMAIN" placeholder:"HOST" help:"Host name below which each tenant has a sub-domain, its slug. Without one, tenants are named by path and by their own domains."`
+	TrustedProxies []netip.Prefix `env:"VSS_TRUSTED_PROXIES" placeholder:"CIDR,..." help:"Proxies whose X-Forwarded-For is believed."`
+	MaxPageSize    int            `env:"VSS_MAX_PAGE_SIZE" default:"100" placeholder:"KEYS" help:"Most keys in a page of listKeyVersions (${default})."`
+	Memory         int64          `env:"VSS_MEMORY" default:"1024" placeholder:"MIB" help:"Memory for bodies and answers in flight, in MiB; a call takes three times the size of its body (${default})."`
+	DrainDelay     time.Duration  `env:"VSS_DRAIN_DELAY" default:"0s" placeholder:"DURATION" help:"How long /readyz answers 503 before the server stops to accept (${default})."`
+	LogLevel       slog.Level     `env:"VSS_LOG_LEVEL" default:"info" placeholder:"LEVEL" help:"debug, info, warn or error (${default})."`
+}
+
+// Listeners of an API, taken before anything else is started, so that a taken port is known at once.
+type Listeners struct{ API, Ops net.Listener }
+
+// Listen takes the ports.
+func (f API) Listen() (l Listeners, err error) {
+	if l.API, err = listen(f.APIListen, "--api-listen (VSS_API_LISTEN)"); err != nil {
+		return l, err
+	}
+	if l.Ops, err = listen(f.OpsListen, "--ops-listen (VSS_OPS_LISTEN)"); err != nil {
+		l.API.Close()
+		return l, err
+	}
+	return l, nil
+}
+
+// Close gives the ports back.
+func (l Listeners) Close() { _, _ = l.API.Close(), l.Ops.Close() }
+
+func listen(address, flag string) (net.Listener, error) {
+	ln, err := net.Listen("tcp", address)
+	switch {
+	case errors.Is(err, syscall.EADDRINUSE):
+		return nil, fmt.Errorf("%s is taken by another process; choose another address with %s", address, flag)
+	case err != nil:
+		return nil, fmt.Errorf("%s: %w", flag, err)
+	}
+	return ln, nil
+}
+
+// Log is the process's log: one JSON object a line on standard error.
+func (f API) Log() *slog.Logger {
+	return slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: f.LogLevel}))
+}
+
+// Run serves the API until ctx ends, drains it and returns. started is called once it accepts calls and has
+// reached the database for the first time; nil: nothing is.
+func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog.Logger, started func()) error {
+	defer l.Close()
+	if os.Getenv("GOMEMLIMIT") == "" {
+		// Large bodies are soon garbage; collect it before the process is twice as large as it must be.
+		debug.SetMemoryLimit(f.Memory<<20 + 512<<20)
+	}
+	tel, err := startTelemetry(ctx, "vss-api", log)
+	if err != nil {
+		return fmt.Errorf("telemetry: %w", err)
+	}
+	defer tel.flush(log)
+
+	pool, err := db.Open(ctx, databaseURL, db.RoleAPI, 0)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	if err := otelpgx.RecordStats(pool); err != nil {
+		return fmt.Errorf("telemetry: %w", err)
+	}
+	// A pool of its own, so that the directory is kept when the other one is busy.
+	directoryPool, err := db.Open(ctx, databaseURL, db.RoleAPI, 1)
+	if err != nil {
+		return err
+	}
+	defer directoryPool.Close()
+	directory, err := tenants.NewDirectory(directoryPool, tenants.DirectoryConfig{BaseDomain: f.BaseDomain, Log: log})
+	if err != nil {
+		return err
+	}
+	store := postgres.New(pool, postgres.Config{MaxPageSize: f.MaxPageSize})
+	server, err := api.New(api.Config{
+		Store:          store,
+		Tenants:        directory,
+		Auth:           tenants.NewAuthenticator(tenants.AuthenticatorConfig{}),
+		Ready:          store.Ping,
+		TrustedProxies: f.TrustedProxies,
+		Memory:         f.Memory << 20,
+		DrainDelay:     f.DrainDelay,
+		Log:            log,
+	})
+	if err != nil {
+		return err
+	}
+	ops := &http.Server{Handler: tel.ops(), ReadHeaderTimeout: 5 * time.Second, IdleTimeout: time.Minute}
+
+	// The API ends with ctx, or when a part of it fails. What it stands on ends after it.
+	serving, stop := context.WithCancelCause(ctx)
+	defer stop(nil)
+	below, stopBelow := context.WithCancel(context.WithoutCancel(ctx))
+	var parts sync.WaitGroup
+	defer parts.Wait()
+	defer func() { stopBelow(); _ = ops.Close() }()
+	parts.Go(func() { directory.Run(below) })
+	parts.Go(func() {
+		if err := ops.Serve(l.Ops); !errors.Is(err, http.ErrServerClosed) {
+			stop(fmt.Errorf("ops listener: %w", err))
+		}
+	})
+	if started != nil {
+		parts.Go(func() {
+			for below.Err() == nil && !directory.Loaded() {
+				time.Sleep(10 * time.Millisecond)
+			}
+			if directory.Loaded() {
+				started()
+			}
+		})
+	}
+	log.Info("serving", "api", l.API.Addr().String(), "ops", l.Ops.Addr().String())
+	if err := server.Serve(serving, l.API); err != nil {
+		return err
+	}
+	log.Info("drained")
+	if cause := context.Cause(serving); ctx.Err() == nil {
+		return cause
+	}
+	return nil
+}

@@ -1,0 +1,129 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"os"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/vss-cloud/vss-cloud/cmd/service"
+	"github.com/vss-cloud/vss-cloud/db"
+	"github.com/vss-cloud/vss-cloud/db/embedded"
+	"github.com/vss-cloud/vss-cloud/tenants"
+)
+
+type devCmd struct {
+	database
+	service.API
+}
+
+// Run starts from the outside in, so that what is taken or missing is known before anything is done, and
+// stops from the outside in, so that nothing loses what it stands on.
+func (c devCmd) Run(ctx context.Context, out output) (err error) {
+	l, err := c.Listen()
+	if err != nil {
+		return err
+	}
+	defer l.Close()
+
+	url, state := c.DatabaseURL, "the database of DATABASE_URL"
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	if url == "" {
+		dir, err := c.dataDir()
+		if err != nil {
+			return err
+		}
+		server, err := embedded.Start(ctx, embedded.Config{
+			DataDir:  dir,
+			Progress: func(line string) { fmt.Fprintln(os.Stderr, "vssctl:", line) },
+		})
+		if err != nil {
+			return err
+		}
+		defer func() {
+			stopping, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+			defer cancel()
+			err = errors.Join(err, server.Stop(stopping))
+		}()
+		go func() {
+			<-server.Done()
+			cancel(server.Err()) // nothing can be served without it
+		}()
+		if err := createDatabase(ctx, server.URL("postgres")); err != nil {
+			return err
+		}
+		url, state = server.URL(databaseName), dir
+	}
+	if _, err := db.Migrate(ctx, url); err != nil {
+		return err
+	}
+	if err := createDemo(ctx, url, c.BaseDomain); err != nil {
+		return err
+	}
+	err = c.API.Run(ctx, url, l, c.Log(), func() { c.welcome(out.w, l, state) })
+	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
+		err = errors.Join(cause, err)
+	}
+	return err
+}
+
+// createDatabase makes the platform's database in a new PostgreSQL.
+func createDatabase(ctx context.Context, url string) error {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx)
+	var exists bool
+	if err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)`, databaseName).Scan(&exists); err != nil || exists {
+		return err
+	}
+	_, err = conn.Exec(ctx, `CREATE DATABASE `+databaseName)
+	return err
+}
+
+// createDemo makes the tenant that everybody tries first.
+func createDemo(ctx context.Context, url, baseDomain string) error {
+	pool, err := db.Open(ctx, url, db.RoleAdmin, 1)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	s, err := tenants.NewService(pool, tenants.ServiceConfig{BaseDomain: baseDomain})
+	if err != nil {
+		return err
+	}
+	_, err = s.Create(ctx, tenants.Actor{Kind: tenants.System, Name: "vssctl dev"}, tenants.NewTenant{Slug: "demo", Name: "Demo"})
+	if errors.Is(err, tenants.ErrSlugTaken) {
+		return nil
+	}
+	return err
+}
+
+func (c devCmd) welcome(w io.Writer, l service.Listeners, state string) {
+	base := "http://" + l.API.Addr().String() + "/t/demo/vss"
+	if host, port, err := net.SplitHostPort(l.API.Addr().String()); err == nil && host == "127.0.0.1" {
+		base = "http://localhost:" + port + "/t/demo/vss"
+	}
+	fmt.Fprintf(w, `
+vss-cloud is up.
+
+  wallets   %s   (tenant demo)
+  metrics   http://%s/metrics
+  state     %s
+
+Store a value and read it back, in another shell:
+
+  %[4]s put --url %[1]s hello world
+  %[4]s get --url %[1]s hello
+
+Ctrl-C stops it and keeps the state.
+
+`, base, l.Ops.Addr(), state, os.Args[0])
+}

@@ -1,0 +1,199 @@
+package main
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/vss-cloud/vss-cloud/api/client"
+	"github.com/vss-cloud/vss-cloud/api/vsspb"
+)
+
+// wallet is the flags of a call as a wallet makes it.
+type wallet struct {
+	URL     string        `name:"url" env:"VSS_URL" default:"http://localhost:8080/t/demo/vss" placeholder:"URL" help:"The tenant's base URL (${default})."`
+	KeyFile string        `env:"VSS_WALLET_KEY_FILE" placeholder:"FILE" help:"The wallet's secret key, 64 hex digits; made if it does not exist (wallet.key in vss-cloud in the user's configuration directory)."`
+	StoreID string        `name:"store-id" placeholder:"TEXT" help:"The contract's store_id (empty)."`
+	Timeout time.Duration `default:"30s" placeholder:"DURATION" help:"For the whole call, retries included (${default})."`
+}
+
+// with calls do with a client for the wallet.
+func (w wallet) with(ctx context.Context, do func(context.Context, *client.Client) error) error {
+	key, err := w.key()
+	if err != nil {
+		return err
+	}
+	auth, err := client.NewSignatureAuth(key)
+	if err != nil {
+		return err
+	}
+	// A person waits: half a second of retries is enough to ride out a hiccup.
+	c, err := client.New(client.Config{BaseURL: w.URL, Auth: auth, Retry: client.Retry{MaxAttempts: 6}})
+	if err != nil {
+		return fmt.Errorf("%w: %w", errUsage, err)
+	}
+	defer c.CloseIdleConnections()
+	ctx, cancel := context.WithTimeout(ctx, w.Timeout)
+	defer cancel()
+	return do(ctx, c)
+}
+
+func (w wallet) key() (key [32]byte, err error) {
+	path := w.KeyFile
+	if path == "" {
+		dir, err := os.UserConfigDir()
+		if err != nil {
+			return key, fmt.Errorf("%w; say with --key-file where the wallet's key is", err)
+		}
+		path = filepath.Join(dir, "vss-cloud", "wallet.key")
+	}
+	text, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		_, _ = rand.Read(key[:]) // never fails
+		if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+			return key, err
+		}
+		f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600) // another call may be making it
+		if err != nil {
+			return key, err
+		}
+		_, err = fmt.Fprintln(f, hex.EncodeToString(key[:]))
+		fmt.Fprintln(os.Stderr, "vssctl: made a new wallet key in", path)
+		return key, errors.Join(err, f.Close())
+	}
+	if err != nil {
+		return key, err
+	}
+	raw, err := hex.DecodeString(strings.TrimSpace(string(text)))
+	if err != nil || len(raw) != len(key) {
+		return key, fmt.Errorf("%w: %s does not hold a secret key of 64 hex digits", errUsage, path)
+	}
+	return [32]byte(raw), nil
+}
+
+type putCmd struct {
+	wallet
+	Key           string  `arg:"" help:"The key."`
+	Value         *string `arg:"" optional:"" help:"The value, unless --file says where it is."`
+	File          string  `placeholder:"FILE" help:"Where the value is read from; - is standard input."`
+	Version       int64   `default:"-1" placeholder:"N" help:"Version that the key must have: 0 if it must not exist, -1 for any (${default})."`
+	GlobalVersion *int64  `placeholder:"N" help:"Version that the store must have; -1 sets it to 1. Unset: neither checked nor changed."`
+}
+
+func (c putCmd) Run(ctx context.Context, out output) error {
+	value, err := c.value()
+	if err != nil {
+		return err
+	}
+	return c.with(ctx, func(ctx context.Context, cl *client.Client) error {
+		_, err := cl.PutObjects(ctx, &vsspb.PutObjectRequest{
+			StoreId:          c.StoreID,
+			GlobalVersion:    c.GlobalVersion,
+			TransactionItems: []*vsspb.KeyValue{{Key: c.Key, Version: c.Version, Value: value}},
+		})
+		if err != nil {
+			return err
+		}
+		version := c.Version + 1
+		if c.Version == -1 {
+			version = 1
+		}
+		return out.print(keyView{c.Key, version}, func(w io.Writer) {
+			fmt.Fprintf(w, "saved %s at version %d (%d bytes)\n", c.Key, version, len(value))
+		})
+	})
+}
+
+func (c putCmd) value() ([]byte, error) {
+	switch {
+	case (c.Value == nil) == (c.File == ""):
+		return nil, fmt.Errorf("%w: give either a value or --file", errUsage)
+	case c.Value != nil:
+		return []byte(*c.Value), nil
+	case c.File == "-":
+		return io.ReadAll(os.Stdin)
+	}
+	return os.ReadFile(c.File)
+}
+
+type getCmd struct {
+	wallet
+	Key string `arg:"" help:"The key; global_version for the store's version."`
+}
+
+func (c getCmd) Run(ctx context.Context, out output) error {
+	return c.with(ctx, func(ctx context.Context, cl *client.Client) error {
+		r, err := cl.GetObject(ctx, &vsspb.GetObjectRequest{StoreId: c.StoreID, Key: c.Key})
+		if err != nil {
+			return err
+		}
+		return out.print(struct {
+			keyView
+			Value []byte `json:"value_base64"`
+		}{keyView{c.Key, r.GetValue().GetVersion()}, r.GetValue().GetValue()}, func(w io.Writer) {
+			_, _ = w.Write(r.GetValue().GetValue())
+			if f, ok := w.(*os.File); ok {
+				if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+					fmt.Fprintln(w) // for the prompt
+				}
+			}
+		})
+	})
+}
+
+type listCmd struct {
+	wallet
+	Prefix string `arg:"" optional:"" help:"Only keys that begin with this."`
+}
+
+type keyView struct {
+	Key     string `json:"key"`
+	Version int64  `json:"version"`
+}
+
+func (c listCmd) Run(ctx context.Context, out output) error {
+	return c.with(ctx, func(ctx context.Context, cl *client.Client) error {
+		all, err := cl.ListAll(ctx, &vsspb.ListKeyVersionsRequest{StoreId: c.StoreID, KeyPrefix: &c.Prefix})
+		if err != nil {
+			return err
+		}
+		view := struct {
+			GlobalVersion int64     `json:"global_version"`
+			Keys          []keyView `json:"keys"`
+		}{all.GetGlobalVersion(), make([]keyView, len(all.GetKeyVersions()))}
+		for i, k := range all.GetKeyVersions() {
+			view.Keys[i] = keyView{k.GetKey(), k.GetVersion()}
+		}
+		return out.print(view, func(w io.Writer) {
+			for _, k := range view.Keys {
+				fmt.Fprintf(w, "%d\t%s\n", k.Version, k.Key)
+			}
+		})
+	})
+}
+
+type deleteCmd struct {
+	wallet
+	Key     string `arg:"" help:"The key."`
+	Version int64  `default:"-1" placeholder:"N" help:"Version that the key must have to be deleted, -1 for any (${default})."`
+}
+
+func (c deleteCmd) Run(ctx context.Context, out output) error {
+	return c.with(ctx, func(ctx context.Context, cl *client.Client) error {
+		_, err := cl.DeleteObject(ctx, &vsspb.DeleteObjectRequest{
+			StoreId:  c.StoreID,
+			KeyValue: &vsspb.KeyValue{Key: c.Key, Version: c.Version},
+		})
+		if err != nil {
+			return err
+		}
+		return out.print(struct{}{}, func(w io.Writer) { fmt.Fprintf(w, "%s is not there, or not at this version, any more\n", c.Key) })
+	})
+}

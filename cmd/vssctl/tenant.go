@@ -1,0 +1,181 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/user"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/vss-cloud/vss-cloud/db"
+	"github.com/vss-cloud/vss-cloud/tenants"
+)
+
+type tenantCmd struct {
+	Create tenantCreateCmd `cmd:"" help:"Create a tenant whose wallets sign."`
+	List   tenantListCmd   `cmd:"" help:"List all tenants."`
+	Show   tenantShowCmd   `cmd:"" help:"Show a tenant."`
+	Set    tenantSetCmd    `cmd:"" help:"Change a tenant. It holds on every instance within 5 seconds."`
+}
+
+// tenantFlags are those of every command about tenants.
+type tenantFlags struct {
+	database
+	BaseDomain string `env:"VSS_BASE_DOMAIN" placeholder:"HOST" help:"The API's base domain, which no tenant can have as its own."`
+}
+
+// with calls do with the service that all changes go through.
+func (f tenantFlags) with(ctx context.Context, do func(context.Context, *tenants.Service) error) error {
+	url, err := f.url()
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
+	pool, err := db.Open(ctx, url, db.RoleAdmin, 1)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	s, err := tenants.NewService(pool, tenants.ServiceConfig{BaseDomain: f.BaseDomain})
+	if err != nil {
+		return err
+	}
+	return do(ctx, s)
+}
+
+// actor is whoever runs this, for the audit log.
+func actor() tenants.Actor {
+	name := "uid " + fmt.Sprint(os.Getuid())
+	if u, err := user.Current(); err == nil {
+		name = u.Username
+	}
+	host, _ := os.Hostname()
+	return tenants.Actor{Kind: tenants.Operator, Name: name + "@" + cmp.Or(host, "localhost")}
+}
+
+type tenantCreateCmd struct {
+	tenantFlags
+	Slug      string `arg:"" help:"Its name in URLs, for ever: one DNS label."`
+	Name      string `help:"Its name for people (the slug)."`
+	BodyLimit int64  `placeholder:"BYTES" help:"Largest request body (100 MiB)."`
+}
+
+func (c tenantCreateCmd) Run(ctx context.Context, out output) error {
+	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
+		t, err := s.Create(ctx, actor(), tenants.NewTenant{Slug: c.Slug, Name: cmp.Or(c.Name, c.Slug), BodyLimit: c.BodyLimit})
+		if err != nil {
+			return err
+		}
+		return printTenant(out, t)
+	})
+}
+
+type tenantListCmd struct{ tenantFlags }
+
+func (c tenantListCmd) Run(ctx context.Context, out output) error {
+	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
+		all, err := s.List(ctx)
+		if err != nil {
+			return err
+		}
+		views := make([]tenantView, len(all))
+		for i, t := range all {
+			views[i] = viewTenant(t)
+		}
+		return out.print(views, func(w io.Writer) {
+			tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+			fmt.Fprintln(tw, "SLUG\tSTATE\tNAME\tDOMAINS")
+			for _, v := range views {
+				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", v.Slug, v.State, v.Name, strings.Join(v.Domains, " "))
+			}
+			tw.Flush()
+		})
+	})
+}
+
+type tenantShowCmd struct {
+	tenantFlags
+	Slug string `arg:"" help:"The tenant."`
+}
+
+func (c tenantShowCmd) Run(ctx context.Context, out output) error {
+	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
+		t, err := s.Get(ctx, c.Slug)
+		if err != nil {
+			return err
+		}
+		return printTenant(out, t)
+	})
+}
+
+type tenantSetCmd struct {
+	tenantFlags
+	Slug            string         `arg:"" help:"The tenant."`
+	Name            *string        `help:"Its name for people."`
+	State           *tenants.State `enum:"active,read_only,closed" placeholder:"STATE" help:"active, read_only (reads are served, writes are not) or closed (nothing is served; nothing is deleted)."`
+	BodyLimit       *int64         `placeholder:"BYTES" help:"Largest request body, 1 KiB to 256 MiB."`
+	SignatureWindow *time.Duration `placeholder:"DURATION" help:"How far the time of a signature may be from now, 1m to 24h."`
+	AddDomain       []string       `placeholder:"HOST" help:"Host names that become the tenant's own. Paths of other tenants are refused there."`
+	RemoveDomain    []string       `placeholder:"HOST" help:"Host names that are no longer the tenant's."`
+}
+
+func (c tenantSetCmd) Run(ctx context.Context, out output) error {
+	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
+		t, err := s.Set(ctx, actor(), c.Slug, tenants.Change{
+			Name: c.Name, State: c.State, BodyLimit: c.BodyLimit, SignatureWindow: c.SignatureWindow,
+			AddDomains: c.AddDomain, RemoveDomains: c.RemoveDomain,
+		})
+		if err != nil {
+			return err
+		}
+		return printTenant(out, t)
+	})
+}
+
+// tenantView is a tenant as JSON; scripts rely on its names.
+type tenantView struct {
+	ID        string        `json:"id"`
+	Slug      string        `json:"slug"`
+	Name      string        `json:"name"`
+	State     tenants.State `json:"state"`
+	BodyLimit int64         `json:"body_limit"`
+	Domains   []string      `json:"domains"`
+	Sources   []sourceView  `json:"sources"`
+	CreatedAt time.Time     `json:"created_at"`
+}
+
+type sourceView struct {
+	Name          string       `json:"name"`
+	Kind          tenants.Kind `json:"kind"`
+	Namespace     string       `json:"namespace"`
+	WindowSeconds int          `json:"window_seconds"`
+}
+
+func viewTenant(t *tenants.Tenant) tenantView {
+	v := tenantView{
+		ID: t.ID.String(), Slug: t.Slug, Name: t.Name, State: t.State, BodyLimit: t.BodyLimit,
+		Domains: append([]string{}, t.Domains...), Sources: []sourceView{}, CreatedAt: t.CreatedAt,
+	}
+	for _, s := range t.Sources {
+		v.Sources = append(v.Sources, sourceView{s.Name, s.Kind, s.Namespace, int(s.Window / time.Second)})
+	}
+	return v
+}
+
+func printTenant(out output, t *tenants.Tenant) error {
+	v := viewTenant(t)
+	return out.print(v, func(w io.Writer) {
+		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+		fmt.Fprintf(tw, "slug\t%s\nname\t%s\nstate\t%s\nbody limit\t%d bytes\ndomains\t%s\npath\t/t/%s/vss\ncreated\t%s\nid\t%s\n",
+			v.Slug, v.Name, v.State, v.BodyLimit, cmp.Or(strings.Join(v.Domains, " "), "none"), v.Slug, v.CreatedAt.Format(time.RFC3339), v.ID)
+		for _, s := range v.Sources {
+			fmt.Fprintf(tw, "source\t%s (%s, namespace %s, window %v)\n", s.Name, s.Kind, s.Namespace, time.Duration(s.WindowSeconds)*time.Second)
+		}
+		tw.Flush()
+	})
+}

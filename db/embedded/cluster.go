@@ -1,0 +1,182 @@
+package embedded
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"syscall"
+	"time"
+)
+
+// takeLock takes the data directory for this process and writes down who has it.
+func takeLock(root *os.Root, owner account) (*os.File, error) {
+	lock, err := root.OpenFile("lock", os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		return nil, fmt.Errorf("cannot use the data directory %s: %w", root.Name(), err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		defer lock.Close()
+		if !errors.Is(err, syscall.EWOULDBLOCK) {
+			return nil, fmt.Errorf("cannot lock the data directory %s: %w", root.Name(), err)
+		}
+		pid, _ := io.ReadAll(lock)
+		return nil, fmt.Errorf("the data directory %s is in use by process %s: stop that first, or choose another one (VSS_DATA_DIR)",
+			root.Name(), cmp.Or(strings.TrimSpace(string(pid)), "(unknown)"))
+	}
+	err = errors.Join(owner.adopt(lock), lock.Truncate(0))
+	if _, writeErr := fmt.Fprintln(lock, os.Getpid()); err != nil || writeErr != nil {
+		releaseLock(lock)
+		return nil, fmt.Errorf("cannot write %s/lock: %w", root.Name(), errors.Join(err, writeErr))
+	}
+	return lock, nil
+}
+
+func releaseLock(lock *os.File) {
+	_ = lock.Truncate(0) // only a note
+	// Closing would not do: a child that is being made just now shares the file until its exec.
+	_ = syscall.Flock(int(lock.Fd()), syscall.LOCK_UN)
+	_ = lock.Close()
+}
+
+// clusterVersion is the version to run for the directory cluster, and whether there is a cluster yet.
+func clusterVersion(cluster string, want Version) (_ Version, exists bool, _ error) {
+	text, err := os.ReadFile(filepath.Join(cluster, "PG_VERSION"))
+	if errors.Is(err, fs.ErrNotExist) {
+		entries, err := os.ReadDir(cluster)
+		switch {
+		case err != nil && !errors.Is(err, fs.ErrNotExist):
+			return "", false, err
+		case len(entries) > 0:
+			return "", false, fmt.Errorf("%s is neither empty nor a PostgreSQL cluster (it has no PG_VERSION), "+
+				"nothing in it was changed: move it away or choose another data directory (VSS_DATA_DIR)", cluster)
+		}
+		return cmp.Or(want, Newest), false, nil
+	}
+	if err != nil {
+		return "", false, err
+	}
+	major := strings.TrimSpace(string(text))
+	for _, v := range []Version{V15, V18} {
+		if v.major() != major {
+			continue
+		}
+		if want != "" && want.major() != major {
+			break
+		}
+		return cmp.Or(want, v), true, nil
+	}
+	runs := fmt.Sprintf("PostgreSQL %s and %s", V15.major(), V18.major())
+	if want != "" {
+		runs = "PostgreSQL " + want.major()
+	}
+	return "", true, fmt.Errorf("%s holds a cluster of PostgreSQL %q, only %s can be run here, nothing in it was changed: "+
+		"choose another data directory (VSS_DATA_DIR), or run its own server and set DATABASE_URL", cluster, major, runs)
+}
+
+// initCluster makes the cluster under another name and moves it to its place when it is complete.
+func initCluster(ctx context.Context, root *os.Root, owner account, binaries string, throwaway bool) error {
+	const prefix = "pg.initdb-"
+	entries, err := fs.ReadDir(root.FS(), ".")
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries { // of a start that was killed here
+		if strings.HasPrefix(entry.Name(), prefix) {
+			_ = root.RemoveAll(entry.Name())
+		}
+	}
+	// Never the same name twice: an initdb whose parent was killed may still be at work for a moment.
+	name := fmt.Sprintf("%s%d-%d", prefix, os.Getpid(), time.Now().UnixNano())
+	defer root.RemoveAll(name)
+	if err := owner.makeDir(root, name); err != nil {
+		return err
+	}
+	args := []string{
+		"-D", filepath.Join(root.Name(), name), "--username=postgres", "--auth-local=trust", "--auth-host=reject",
+		"--encoding=UTF8", "--locale=C", "--data-checksums", "--no-instructions", "--no-clean",
+	}
+	if throwaway {
+		args = append(args, "--no-sync")
+	}
+	p, err := spawn(root, owner, filepath.Join(binaries, "bin", "initdb"), args...)
+	if err != nil {
+		return err
+	}
+	select {
+	case <-p.exited:
+	case <-ctx.Done():
+		_ = syscall.Kill(-p.cmd.Process.Pid, syscall.SIGKILL)
+		<-p.exited
+		return fmt.Errorf("interrupted while a cluster was created: %w", context.Cause(ctx))
+	}
+	if p.err != nil {
+		return fmt.Errorf("cannot create a cluster: %w", p.failure())
+	}
+	if err := root.Rename(name, "pg"); err != nil {
+		return err
+	}
+	dir, err := root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	return dir.Sync()
+}
+
+// stopPrevious stops a server that an earlier process left running on the cluster.
+func stopPrevious(ctx context.Context, cluster string, progress func(string)) error {
+	path := filepath.Join(cluster, "postmaster.pid")
+	text, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	first, rest, _ := strings.Cut(string(text), "\n")
+	pid, err := strconv.Atoi(first)
+	if err != nil || pid <= 0 || !sameFile(strings.SplitN(rest, "\n", 2)[0], cluster) {
+		return nil // postgres itself says what is wrong with it
+	}
+	if !serves(pid, cluster) {
+		if syscall.Kill(pid, 0) != nil {
+			return nil
+		}
+		// After a reboot, or in a container always, the number belongs to somebody else, and postgres would
+		// not start while they live. Its parent's number it ignores; the rest of the file must stay, since
+		// by it postgres finds backends that still run.
+		file, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC|syscall.O_NOFOLLOW, 0)
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(file, "%d\n%s", os.Getpid(), rest)
+		return errors.Join(err, file.Close())
+	}
+	progress(fmt.Sprintf("stopping the PostgreSQL server (process %d) that an earlier run left in %s", pid, cluster))
+	if err := syscall.Kill(pid, syscall.SIGINT); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("cannot stop the PostgreSQL server (process %d) that an earlier run left in %s: %w", pid, cluster, err)
+	}
+	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
+	defer cancel()
+	for serves(pid, cluster) {
+		select {
+		case <-time.After(20 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("the PostgreSQL server (process %d) that an earlier run left in %s does not stop: %w", pid, cluster, ctx.Err())
+		}
+	}
+	return nil
+}
+
+func sameFile(a, b string) bool {
+	infoA, errA := os.Stat(a)
+	infoB, errB := os.Stat(b)
+	return errA == nil && errB == nil && os.SameFile(infoA, infoB)
+}

@@ -1,0 +1,85 @@
+package db
+
+import (
+	"context"
+	"database/sql"
+	"embed"
+	"errors"
+	"fmt"
+	"io/fs"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+)
+
+//go:embed migrations/*.sql
+var migrations embed.FS
+
+// Migrate brings the schema of the database at url up to this program's and returns how many migrations it
+// applied: none, if there was nothing to do. url is the owner's, over a direct connection.
+//
+// Instances that start together take turns behind an advisory lock. ctx bounds the wait for it and the
+// migrations themselves. Each migration is a transaction: after an error, those that applied stay.
+// A schema newer than this program's is left as it is.
+func Migrate(ctx context.Context, url string) (applied int, err error) {
+	p, closeDB, err := provider(url)
+	if err != nil {
+		return 0, fmt.Errorf("migrate: %w", err)
+	}
+	defer closeDB()
+	results, err := p.Up(ctx)
+	if partial := (*goose.PartialError)(nil); errors.As(err, &partial) {
+		return len(partial.Applied), fmt.Errorf("migrate: %s: %w", partial.Failed.Source.Path, partial.Err)
+	}
+	if err != nil {
+		return 0, fmt.Errorf("migrate: %w", err)
+	}
+	return len(results), nil
+}
+
+func provider(url string) (_ *goose.Provider, closeDB func() error, _ error) {
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		return nil, nil, err
+	}
+	files, err := fs.Sub(migrations, "migrations")
+	if err != nil {
+		return nil, nil, err
+	}
+	conn := stdlib.OpenDB(*config)
+	p, err := goose.NewProvider(goose.DialectPostgres, conn, files, goose.WithSessionLocker(sessionLock(4097083626)))
+	if err != nil {
+		return nil, nil, errors.Join(err, conn.Close())
+	}
+	return p, conn.Close, nil
+}
+
+// sessionLock is the number of an advisory lock (the one that goose itself would use). Its own locker tries
+// once in several seconds and gives up after a number of tries; this one goes by the context.
+type sessionLock int64
+
+// SessionLock tries again and again rather than wait inside one statement, whose snapshot would hold up
+// the holder's CREATE INDEX CONCURRENTLY for ever.
+func (l sessionLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
+	for {
+		var locked bool
+		if err := conn.QueryRowContext(ctx, "SELECT pg_try_advisory_lock($1)", int64(l)).Scan(&locked); err != nil || locked {
+			return err
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-ctx.Done():
+			return fmt.Errorf("another process is migrating this database and did not finish in time: %w", ctx.Err())
+		}
+	}
+}
+
+// SessionUnlock cannot fail in a way that matters: the lock also ends with the session, which Migrate closes.
+func (l sessionLock) SessionUnlock(ctx context.Context, conn *sql.Conn) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	_, _ = conn.ExecContext(ctx, "SELECT pg_advisory_unlock($1)", int64(l))
+	return nil
+}

@@ -1,0 +1,139 @@
+package tenants
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"reflect"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/vss-cloud/vss-cloud/db/dbgen"
+)
+
+// ErrNoActor: it was not said, or not in a way that can be written down, who makes the change.
+var ErrNoActor = errors.New("a change must say who makes it: an actor's kind, and a name of 1 to 200 characters")
+
+// Actor is who makes a change, as the audit log names it.
+type Actor struct {
+	Kind ActorKind
+	Name string // within the kind: 1 to 200 characters
+}
+
+// ActorKind is how an actor came to be known.
+type ActorKind string
+
+const (
+	Operator ActorKind = "operator" // somebody with access to the database, as "root@host"
+	System   ActorKind = "system"   // the platform by itself, as when it creates the demo tenant
+)
+
+func (a Actor) String() string { return string(a.Kind) + ":" + a.Name }
+
+// authorize says whether the actor may make a change. All that there are may make any.
+func (a Actor) authorize() error {
+	if a.Kind != Operator && a.Kind != System || !isName(a.Name) {
+		return ErrNoActor
+	}
+	return nil
+}
+
+// change is how everything is changed: it authorizes the actor, applies the change to the tenant with this
+// slug (nil where there is none) and writes the audit row, in one transaction, so that none of the three
+// can be forgotten. It returns the tenant as it is afterwards.
+//
+// What the audit row tells of before and after is what the database held. A change that changed nothing
+// gets none.
+func (s *Service) change(
+	ctx context.Context, actor Actor, action, slug string, apply func(tx pgx.Tx, before *Tenant) error,
+) (after *Tenant, err error) {
+	if err := actor.authorize(); err != nil {
+		return nil, err
+	}
+	err = pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		q := dbgen.New()
+		if err := q.LockControlPlane(ctx, tx); err != nil {
+			return err
+		}
+		if err := q.LockTenant(ctx, tx, slug); err != nil {
+			return err
+		}
+		before, err := find(ctx, tx, slug)
+		if err != nil {
+			return err
+		}
+		if err := apply(tx, before); err != nil {
+			return err
+		}
+		if after, err = find(ctx, tx, slug); err != nil {
+			return err
+		}
+		detail := compare(facts(before), facts(after))
+		if len(detail) == 0 {
+			return nil
+		}
+		text, err := json.Marshal(detail)
+		if err != nil {
+			return err
+		}
+		return q.InsertAudit(ctx, tx, dbgen.InsertAuditParams{
+			Actor: actor.String(), Action: action, TenantID: &after.ID, Detail: text,
+		})
+	})
+	if err != nil {
+		return nil, translate(err)
+	}
+	return after, nil
+}
+
+// find is the tenant with this slug, or nil.
+func find(ctx context.Context, tx pgx.Tx, slug string) (*Tenant, error) {
+	found, err := load(ctx, tx, &slug)
+	if err != nil || len(found) == 0 {
+		return nil, err
+	}
+	return found[0], nil
+}
+
+// facts is all about a tenant that the audit log tells, by name. None of it is a secret.
+func facts(t *Tenant) map[string]any {
+	if t == nil {
+		return nil
+	}
+	f := map[string]any{
+		"slug":       t.Slug,
+		"name":       t.Name,
+		"state":      t.State,
+		"body_limit": t.BodyLimit,
+		"domains":    append([]string{}, t.Domains...),
+	}
+	for _, src := range t.Sources {
+		f["source:"+src.Name] = map[string]any{
+			"kind":           src.Kind,
+			"namespace":      src.Namespace,
+			"window_seconds": int64(src.Window.Seconds()),
+		}
+	}
+	return f
+}
+
+// difference is a fact before and after a change; absent where it was or is none.
+type difference struct {
+	Before any `json:"before,omitempty"`
+	After  any `json:"after,omitempty"`
+}
+
+func compare(before, after map[string]any) map[string]difference {
+	changed := map[string]difference{}
+	for name, b := range before {
+		if a := after[name]; !reflect.DeepEqual(a, b) {
+			changed[name] = difference{Before: b, After: a}
+		}
+	}
+	for name, a := range after {
+		if _, ok := before[name]; !ok {
+			changed[name] = difference{After: a}
+		}
+	}
+	return changed
+}

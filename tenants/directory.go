@@ -1,0 +1,225 @@
+package tenants
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/vss-cloud/vss-cloud/db/dbgen"
+)
+
+// The texts of these errors are shown to wallets.
+var (
+	// ErrNotLoaded: the directory has not reached its database yet. Nothing is known of any tenant, not
+	// even that it does not exist.
+	ErrNotLoaded = errors.New("tenants are not loaded yet")
+
+	// ErrUnknownTenant: host and path name no tenant.
+	ErrUnknownTenant = errors.New("unknown tenant: neither the host nor the path of the URL names one")
+
+	// ErrHostNamesTenant: the path names a tenant on a host that names one already, even if it is the same.
+	ErrHostNamesTenant = errors.New("this host belongs to one tenant: leave the tenant out of the URL's path")
+)
+
+// reloadInterval bounds how long a change stays unseen that did not make the generation another one, as
+// after a failover to a standby that had lost the last changes, followed by as many others.
+const reloadInterval = time.Minute
+
+// DirectoryConfig says how a [Directory] is kept.
+type DirectoryConfig struct {
+	// BaseDomain is the host name below which each tenant has a sub-domain, its slug. Empty: none has.
+	BaseDomain string
+
+	// Interval is the time between two polls; 0: 1 s. A change holds on every instance within 5 s as long
+	// as Interval + Timeout is below that.
+	Interval time.Duration
+
+	// Timeout bounds each poll; 0: 2 s.
+	Timeout time.Duration
+
+	// Log hears when an outage of the database begins and ends; nil: slog.Default().
+	Log *slog.Logger
+}
+
+// Directory knows every tenant, from memory: a look-up waits neither for the database nor for a lock. It
+// follows the database by polling its generation, which grows with every change, and keeps the last good
+// set through an outage. It is safe for concurrent use.
+type Directory struct {
+	pool *pgxpool.Pool
+	cfg  DirectoryConfig
+
+	current atomic.Pointer[snapshot] // nil until loaded
+	polled  atomic.Pointer[time.Time]
+
+	refreshing sync.Mutex // held for a refresh, so that an older set never replaces a newer one
+}
+
+// snapshot is every tenant at one generation. It is never changed.
+type snapshot struct {
+	generation int64
+	loaded     time.Time
+	bySlug     map[string]*Tenant
+	byDomain   map[string]*Tenant
+	ignored    []string // domains that are the platform's own names
+}
+
+// NewDirectory makes a directory over the pool's database, not loaded yet: call Refresh or Run. It fails for
+// a base domain that is no host name.
+//
+// The pool should be the directory's own: one that is shared with the data plane may have no connection
+// free for longer than a poll may take. It needs two connections, since one that stopped answering keeps
+// its place for up to 15 s (pgx waits for the server to hang up).
+func NewDirectory(pool *pgxpool.Pool, cfg DirectoryConfig) (*Directory, error) {
+	base, err := normalBaseDomain(cfg.BaseDomain)
+	if err != nil {
+		return nil, err
+	}
+	cfg.BaseDomain = base
+	if cfg.Interval == 0 {
+		cfg.Interval = time.Second
+	}
+	if cfg.Timeout == 0 {
+		cfg.Timeout = 2 * time.Second
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	d := &Directory{pool: pool, cfg: cfg}
+	now := time.Now()
+	d.polled.Store(&now)
+	return d, nil
+}
+
+// Run refreshes the directory, at once and then every interval, until the context ends.
+func (d *Directory) Run(ctx context.Context) {
+	ticker := time.NewTicker(d.cfg.Interval)
+	defer ticker.Stop()
+	var outage time.Time // when it began; zero: there is none
+	for {
+		switch err := d.Refresh(ctx); {
+		case ctx.Err() != nil:
+			return
+		case err != nil && outage.IsZero():
+			outage = time.Now()
+			d.cfg.Log.Error("tenant directory: cannot read the database; what was last read stays in force",
+				"error", err, "loaded", d.Loaded())
+		case err == nil && !outage.IsZero():
+			d.cfg.Log.Info("tenant directory: the database can be read again", "outage", time.Since(outage))
+			outage = time.Time{}
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// Refresh brings the directory up to date: every change committed before it was called holds when it
+// returns nil. After an error the last good set stays in force.
+func (d *Directory) Refresh(ctx context.Context) error {
+	d.refreshing.Lock()
+	defer d.refreshing.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, d.cfg.Timeout)
+	defer cancel()
+
+	began := time.Now()
+	generation, err := dbgen.New().DirectoryGeneration(ctx, d.pool)
+	if err != nil {
+		return err
+	}
+	last := d.current.Load()
+	if last == nil || generation != last.generation || time.Since(last.loaded) >= reloadInterval {
+		next, err := d.load(ctx)
+		if err != nil {
+			return err
+		}
+		if len(next.ignored) > 0 && (last == nil || !slices.Equal(next.ignored, last.ignored)) {
+			d.cfg.Log.Warn("tenant directory: custom domains at or below the base domain are ignored", "domains", next.ignored)
+		}
+		d.current.Store(next)
+	}
+	d.polled.Store(&began)
+	return nil
+}
+
+// load reads everything, and the generation, in one snapshot of the database: a change that this reading
+// misses has a later generation, which the next poll finds.
+func (d *Directory) load(ctx context.Context) (*snapshot, error) {
+	s := &snapshot{bySlug: map[string]*Tenant{}, byDomain: map[string]*Tenant{}, loaded: time.Now()}
+	var all []*Tenant
+	err := pgx.BeginTxFunc(ctx, d.pool, readSnapshot, func(tx pgx.Tx) (err error) {
+		if s.generation, err = dbgen.New().DirectoryGeneration(ctx, tx); err != nil {
+			return err
+		}
+		all, err = load(ctx, tx, nil)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range all {
+		s.bySlug[t.Slug] = t
+		for _, domain := range t.Domains {
+			// The service refuses such a domain, but the base domain may have changed since.
+			if atOrBelow(domain, d.cfg.BaseDomain) {
+				s.ignored = append(s.ignored, domain)
+				continue
+			}
+			s.byDomain[domain] = t
+		}
+	}
+	return s, nil
+}
+
+// Loaded says whether the directory has ever been read.
+func (d *Directory) Loaded() bool { return d.current.Load() != nil }
+
+// Age is the time since the database was last asked with success (since NewDirectory, before that).
+func (d *Directory) Age() time.Duration { return time.Since(*d.polled.Load()) }
+
+// Resolve says which tenant a request is for, by its Host header as sent and the slug in its path, empty
+// where the path names none. There is one way to name a tenant on each host (CONTRACT section 4):
+//
+//   - A tenant's own domain, or its slug below the base domain, names it. A slug in the path is refused
+//     there with [ErrHostNamesTenant].
+//   - Any other host below the base domain names none, whatever the path says.
+//   - On all other hosts (the base domain itself, addresses, localhost) the path's slug names it, compared
+//     byte for byte.
+//
+// It fails with one of these errors, [ErrUnknownTenant] or [ErrNotLoaded]. It answers closed tenants too:
+// ask [Tenant.Refuses].
+func (d *Directory) Resolve(host, slug string) (*Tenant, error) {
+	s := d.current.Load()
+	if s == nil {
+		return nil, ErrNotLoaded
+	}
+	host, ok := normalHost(host)
+	if !ok {
+		return nil, ErrUnknownTenant
+	}
+	t := s.byDomain[host]
+	if label, below := strings.CutSuffix(host, "."+d.cfg.BaseDomain); below && d.cfg.BaseDomain != "" {
+		if t = s.bySlug[label]; t == nil {
+			return nil, ErrUnknownTenant
+		}
+	}
+	if t != nil {
+		if slug != "" {
+			return nil, ErrHostNamesTenant
+		}
+		return t, nil
+	}
+	if t = s.bySlug[slug]; t == nil {
+		return nil, ErrUnknownTenant
+	}
+	return t, nil
+}

@@ -1,0 +1,150 @@
+package tenants
+
+import (
+	"context"
+	"errors"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/vss-cloud/vss-cloud/db"
+	"github.com/vss-cloud/vss-cloud/db/dbtest"
+)
+
+func TestMain(m *testing.M) { dbtest.Main(m) }
+
+var root = Actor{Kind: Operator, Name: "root@host"}
+
+const baseDomain = "vss.example"
+
+// platform is a database with what works on it.
+type platform struct {
+	url     string
+	service *Service
+	owner   *pgx.Conn // somebody with SQL at hand
+}
+
+func newPlatform(t *testing.T) *platform {
+	t.Helper()
+	url := dbtest.New(t)
+	owner, err := pgx.Connect(t.Context(), url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { owner.Close(context.Background()) })
+	return &platform{url: url, service: newService(t, url), owner: owner}
+}
+
+func open(t *testing.T, url string, role db.Role) *pgxpool.Pool {
+	t.Helper()
+	pool, err := db.Open(t.Context(), url, role, 4)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	return pool
+}
+
+func newService(t *testing.T, url string) *Service {
+	t.Helper()
+	s, err := NewService(open(t, url, db.RoleAdmin), ServiceConfig{BaseDomain: baseDomain})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return s
+}
+
+func newDirectory(t *testing.T, pool *pgxpool.Pool, cfg DirectoryConfig) *Directory {
+	t.Helper()
+	cfg.BaseDomain = baseDomain
+	d, err := NewDirectory(pool, cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return d
+}
+
+// run runs the directory until the test ends.
+func run(t *testing.T, d *Directory) {
+	t.Helper()
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); d.Run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+}
+
+func (p *platform) create(t *testing.T, slug string, domains ...string) *Tenant {
+	t.Helper()
+	tenant, err := p.service.Create(t.Context(), root, NewTenant{Slug: slug, Name: "Tenant " + slug})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(domains) > 0 {
+		tenant = p.set(t, slug, Change{AddDomains: domains})
+	}
+	return tenant
+}
+
+func (p *platform) set(t *testing.T, slug string, c Change) *Tenant {
+	t.Helper()
+	tenant, err := p.service.Set(t.Context(), root, slug, c)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tenant
+}
+
+// sql is a change by hand.
+func (p *platform) sql(t *testing.T, statement string, args ...any) {
+	t.Helper()
+	if _, err := p.owner.Exec(t.Context(), statement, args...); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func query[T any](t *testing.T, p *platform, statement string, args ...any) T {
+	t.Helper()
+	var v T
+	if err := p.owner.QueryRow(t.Context(), statement, args...).Scan(&v); err != nil {
+		t.Fatal(err)
+	}
+	return v
+}
+
+func (p *platform) generation(t *testing.T) int64 {
+	t.Helper()
+	return query[int64](t, p, "SELECT generation FROM directory")
+}
+
+func (p *platform) audited(t *testing.T) int64 {
+	t.Helper()
+	return query[int64](t, p, "SELECT count(*) FROM audit_log")
+}
+
+// eventually waits for at most the time that a change may take to hold everywhere.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for began := time.Now(); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Since(began) > 5*time.Second {
+			t.Fatal("not within 5 s: ", what)
+		}
+	}
+}
+
+func wantError(t *testing.T, err, want error) {
+	t.Helper()
+	if !errors.Is(err, want) {
+		t.Errorf("got %v, want %v", err, want)
+	}
+}
+
+func wantInvalid(t *testing.T, err error, field string) {
+	t.Helper()
+	if e, ok := errors.AsType[*InvalidError](err); !ok || e.Field != field {
+		t.Errorf("got %v, want an InvalidError of %s", err, field)
+	}
+}
+
+func ptr[T any](v T) *T { return &v }

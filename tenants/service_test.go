@@ -1,0 +1,508 @@
+package tenants
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"reflect"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/vss-cloud/vss-cloud/db"
+)
+
+func TestANewTenantIsActiveAndItsWalletsSign(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	created, err := p.service.Create(t.Context(), root, NewTenant{Slug: "acme", Name: "Acme Wallet Ltd."})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := &Tenant{
+		ID: created.ID, Slug: "acme", Name: "Acme Wallet Ltd.", State: Active, BodyLimit: 100 << 20,
+		Sources: []Source{{
+			ID: created.Sources[0].ID, Name: "signature", Kind: Signature, Namespace: "sig", Window: 24 * time.Hour,
+		}},
+		CreatedAt: created.CreatedAt,
+	}
+	if !reflect.DeepEqual(created, want) {
+		t.Errorf("created %+v, want %+v", created, want)
+	}
+	got, err := p.service.Get(t.Context(), "acme")
+	if err != nil || !reflect.DeepEqual(got, want) {
+		t.Errorf("got %+v, %v, want %+v", got, err, want)
+	}
+	other, err := p.service.Create(t.Context(), root, NewTenant{Slug: "a", Name: "ä", BodyLimit: MaxBodyLimit})
+	if err != nil || other.BodyLimit != 256<<20 {
+		t.Errorf("got %+v, %v", other, err)
+	}
+	all, err := p.service.List(t.Context())
+	if err != nil || !reflect.DeepEqual(all, []*Tenant{other, want}) {
+		t.Errorf("listed %+v, %v", all, err)
+	}
+}
+
+func TestASetChangesWhatItNamesAndNothingElse(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	want := p.create(t, "acme")
+	bystander := p.create(t, "bystander", "vss.bystander.com")
+	for _, step := range []struct {
+		change Change
+		expect func()
+	}{
+		{Change{Name: ptr("Other")}, func() { want.Name = "Other" }},
+		{Change{State: ptr(ReadOnly)}, func() { want.State = ReadOnly }},
+		{Change{BodyLimit: ptr(MinBodyLimit)}, func() { want.BodyLimit = 1024 }},
+		{Change{SignatureWindow: ptr(time.Hour)}, func() { want.Sources[0].Window = time.Hour }},
+		{Change{AddDomains: []string{"b.acme.com", "A.Acme.com.", "a.acme.com"}}, func() { want.Domains = []string{"a.acme.com", "b.acme.com"} }},
+		{Change{AddDomains: []string{"a.acme.com", "c.acme.com"}, RemoveDomains: []string{"B.acme.com."}}, func() { want.Domains[1] = "c.acme.com" }},
+		{Change{RemoveDomains: []string{"a.acme.com", "c.acme.com"}}, func() { want.Domains = nil }},
+		{Change{State: ptr(Closed)}, func() { want.State = Closed }},
+		{Change{
+			Name: ptr("Acme"), State: ptr(Active), BodyLimit: ptr(int64(5000)), SignatureWindow: ptr(time.Minute), AddDomains: []string{"d.acme.com"},
+		}, func() {
+			want.Name, want.State, want.BodyLimit, want.Domains = "Acme", Active, 5000, []string{"d.acme.com"}
+			want.Sources[0].Window = time.Minute
+		}},
+		{Change{}, func() {}},
+	} {
+		step.expect()
+		if got := p.set(t, "acme", step.change); !reflect.DeepEqual(got, want) {
+			t.Fatalf("%+v: got %+v, want %+v", step.change, got, want)
+		}
+		if got, err := p.service.Get(t.Context(), "acme"); err != nil || !reflect.DeepEqual(got, want) {
+			t.Fatalf("%+v: then got %+v, %v, want %+v", step.change, got, err, want)
+		}
+	}
+	if got, err := p.service.Get(t.Context(), "bystander"); err != nil || !reflect.DeepEqual(got, bystander) {
+		t.Errorf("the other tenant became %+v, %v", got, err)
+	}
+}
+
+// A refused change has one error, changes nothing and leaves no audit row.
+func TestARefusedChangeLeavesNothingBehind(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme", "vss.acme.com")
+	p.create(t, "closed")
+	p.set(t, "closed", Change{State: ptr(Closed)})
+	p.create(t, "rival", "vss.rival.com")
+
+	create := func(actor Actor, n NewTenant) func(context.Context) error {
+		return func(ctx context.Context) error { _, err := p.service.Create(ctx, actor, n); return err }
+	}
+	set := func(slug string, c Change) func(context.Context) error {
+		return func(ctx context.Context) error { _, err := p.service.Set(ctx, root, slug, c); return err }
+	}
+	// Beside what is wrong, each change asks for something that would be right.
+	with := func(c Change) Change { c.Name = ptr("changed"); return c }
+	add := func(domain string) Change { return with(Change{AddDomains: []string{"ok.acme.com", domain}}) }
+
+	for _, tc := range []struct {
+		name  string
+		try   func(context.Context) error
+		want  error
+		field string
+	}{
+		{name: "create: taken slug", try: create(root, NewTenant{Slug: "acme", Name: "x"}), want: ErrSlugTaken},
+		{name: "create: slug of a closed tenant", try: create(root, NewTenant{Slug: "closed", Name: "x"}), want: ErrSlugTaken},
+		{name: "create: no slug", try: create(root, NewTenant{Name: "x"}), field: "slug"},
+		{name: "create: upper-case slug", try: create(root, NewTenant{Slug: "New", Name: "x"}), field: "slug"},
+		{name: "create: reserved slug", try: create(root, NewTenant{Slug: "www", Name: "x"}), field: "slug"},
+		{name: "create: no name", try: create(root, NewTenant{Slug: "new"}), field: "name"},
+		{name: "create: name of 201 characters", try: create(root, NewTenant{Slug: "new", Name: strings.Repeat("ä", 201)}), field: "name"},
+		{name: "create: name with NUL", try: create(root, NewTenant{Slug: "new", Name: "a\x00b"}), field: "name"},
+		{name: "create: name not UTF-8", try: create(root, NewTenant{Slug: "new", Name: "\xff"}), field: "name"},
+		{name: "create: negative limit", try: create(root, NewTenant{Slug: "new", Name: "x", BodyLimit: -1}), field: "body_limit"},
+		{name: "create: small limit", try: create(root, NewTenant{Slug: "new", Name: "x", BodyLimit: MinBodyLimit - 1}), field: "body_limit"},
+		{name: "create: large limit", try: create(root, NewTenant{Slug: "new", Name: "x", BodyLimit: MaxBodyLimit + 1}), field: "body_limit"},
+		{name: "create: no actor", try: create(Actor{}, NewTenant{Slug: "new", Name: "x"}), want: ErrNoActor},
+		{name: "create: actor without name", try: create(Actor{Kind: Operator}, NewTenant{Slug: "new", Name: "x"}), want: ErrNoActor},
+		{name: "create: actor without kind", try: create(Actor{Name: "root"}, NewTenant{Slug: "new", Name: "x"}), want: ErrNoActor},
+		{name: "create: actor of an unknown kind", try: create(Actor{Kind: "wallet", Name: "root"}, NewTenant{Slug: "new", Name: "x"}), want: ErrNoActor},
+		{name: "create: actor with a newline", try: create(Actor{Kind: Operator, Name: "a\nb"}, NewTenant{Slug: "new", Name: "x"}), want: ErrNoActor},
+		{name: "set: no actor", try: func(ctx context.Context) error {
+			_, err := p.service.Set(ctx, Actor{}, "acme", with(Change{}))
+			return err
+		}, want: ErrNoActor},
+
+		{name: "set: unknown tenant", try: set("nobody", with(Change{})), want: ErrNotFound},
+		{name: "set: slug in upper case", try: set("ACME", with(Change{})), want: ErrNotFound},
+		{name: "set: no slug", try: set("", with(Change{})), want: ErrNotFound},
+		{name: "set: slug with NUL", try: set("acme\x00", with(Change{})), want: ErrNotFound},
+		{name: "set: empty name", try: set("acme", Change{Name: ptr(""), State: ptr(Closed)}), field: "name"},
+		{name: "set: unknown state", try: set("acme", with(Change{State: ptr(State("deleted"))})), field: "state"},
+		{name: "set: empty state", try: set("acme", with(Change{State: ptr(State(""))})), field: "state"},
+		{name: "set: limit zero", try: set("acme", with(Change{BodyLimit: ptr(int64(0))})), field: "body_limit"},
+		{name: "set: large limit", try: set("acme", with(Change{BodyLimit: ptr(MaxBodyLimit + 1)})), field: "body_limit"},
+		{name: "set: small window", try: set("acme", with(Change{SignatureWindow: ptr(time.Minute - 1)})), field: "signature_window"},
+		{name: "set: large window", try: set("acme", with(Change{SignatureWindow: ptr(24*time.Hour + time.Second)})), field: "signature_window"},
+		{name: "set: part of a second", try: set("acme", with(Change{SignatureWindow: ptr(time.Hour + time.Millisecond)})), field: "signature_window"},
+
+		{name: "set: a rival's domain", try: set("acme", add("vss.rival.com")), want: ErrDomainTaken},
+		{name: "set: a rival's domain, in other letters", try: set("acme", add("VSS.Rival.com.")), want: ErrDomainTaken},
+		{name: "set: the base domain", try: set("acme", add("vss.example")), field: "add_domains"},
+		{name: "set: below the base domain", try: set("acme", add("Rival.VSS.example.")), field: "add_domains"},
+		{name: "set: far below the base domain", try: set("acme", add("a.b.vss.example")), field: "add_domains"},
+		{name: "set: an address", try: set("acme", add("192.0.2.1")), field: "add_domains"},
+		{name: "set: localhost", try: set("acme", add("localhost")), field: "add_domains"},
+		{name: "set: a port", try: set("acme", add("acme.com:443")), field: "add_domains"},
+		{name: "set: an international name", try: set("acme", add("bücher.example")), field: "add_domains"},
+		{name: "set: added and removed", try: set("acme", Change{
+			AddDomains: []string{"vss.acme.com"}, RemoveDomains: []string{"VSS.acme.com"},
+		}), field: "add_domains"},
+		{name: "set: removing what is not there", try: set("acme", with(Change{RemoveDomains: []string{"vss.acme.com", "no.acme.com"}})), field: "remove_domains"},
+		{name: "set: removing a rival's domain", try: set("acme", with(Change{RemoveDomains: []string{"vss.rival.com"}})), field: "remove_domains"},
+		{name: "set: removing NUL", try: set("acme", with(Change{RemoveDomains: []string{"\x00"}})), field: "remove_domains"},
+		{name: "set: a call that was given up", try: func(ctx context.Context) error {
+			ctx, cancel := context.WithCancel(ctx)
+			cancel()
+			return set("acme", with(Change{}))(ctx)
+		}, want: context.Canceled},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			before, err := p.service.List(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			rows, generation := p.audited(t), p.generation(t)
+			if err = tc.try(t.Context()); tc.field != "" {
+				wantInvalid(t, err, tc.field)
+			} else {
+				wantError(t, err, tc.want)
+			}
+			after, err := p.service.List(t.Context())
+			if err != nil || !reflect.DeepEqual(before, after) {
+				t.Errorf("tenants were %+v and are %+v, %v", before, after, err)
+			}
+			if p.audited(t) != rows || p.generation(t) != generation {
+				t.Error("it left an audit row or another generation")
+			}
+		})
+	}
+}
+
+func TestAllThatIsWrongWithAChangeIsSaidAtOnce(t *testing.T) {
+	t.Parallel()
+	s, err := NewService(nil, ServiceConfig{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = s.Set(t.Context(), root, "acme", Change{Name: ptr(""), AddDomains: []string{"localhost", "1.2.3.4"}})
+	for _, part := range []string{"name: ", `add_domains: "localhost"`, `add_domains: "1.2.3.4"`} {
+		if err == nil || !strings.Contains(err.Error(), part) {
+			t.Errorf("%q is not in %v", part, err)
+		}
+	}
+}
+
+func TestUnknownTenantsAreNotFound(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	for _, slug := range []string{"", "nobody", "ACME", "acme ", "acme\x00", "\xff", strings.Repeat("a", 1<<16)} {
+		got, err := p.service.Get(t.Context(), slug)
+		wantError(t, err, ErrNotFound)
+		if got != nil {
+			t.Errorf("%.20q: got %+v", slug, got)
+		}
+	}
+}
+
+func TestEveryChangeHasOneAuditRow(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	last := func() string {
+		return query[string](t, p, `SELECT actor || ' ' || action || ' ' || tenants.slug || ' ' || detail::text
+			FROM audit_log JOIN tenants ON tenants.id = tenant_id ORDER BY audit_log.id DESC LIMIT 1`)
+	}
+	before := p.audited(t)
+	step := func(change func(), wantWho, wantDetail string) {
+		t.Helper()
+		change()
+		who, detail, _ := strings.Cut(last(), "{")
+		var got, want any
+		if err := errors.Join(json.Unmarshal([]byte("{"+detail), &got), json.Unmarshal([]byte(wantDetail), &want)); err != nil {
+			t.Fatal(err)
+		}
+		if strings.TrimSpace(who) != wantWho || !reflect.DeepEqual(got, want) {
+			t.Errorf("audited %s{%s, want %s %s", who, detail, wantWho, wantDetail)
+		}
+		if n := p.audited(t); n != before+1 {
+			t.Errorf("%d audit rows, want one more than %d", n, before)
+		}
+		before++
+	}
+	step(func() { p.create(t, "acme") }, "operator:root@host tenant.create acme", `{
+		"slug": {"after": "acme"}, "name": {"after": "Tenant acme"}, "state": {"after": "active"},
+		"body_limit": {"after": 104857600}, "domains": {"after": []},
+		"source:signature": {"after": {"kind": "signature", "namespace": "sig", "window_seconds": 86400}}}`)
+	step(func() { p.set(t, "acme", Change{State: ptr(ReadOnly)}) }, "operator:root@host tenant.set acme",
+		`{"state": {"before": "active", "after": "read_only"}}`)
+	step(func() { p.set(t, "acme", Change{SignatureWindow: ptr(time.Hour)}) }, "operator:root@host tenant.set acme",
+		`{"source:signature": {
+			"before": {"kind": "signature", "namespace": "sig", "window_seconds": 86400},
+			"after": {"kind": "signature", "namespace": "sig", "window_seconds": 3600}}}`)
+	step(func() { p.set(t, "acme", Change{AddDomains: []string{"a.com", "b.com"}, Name: ptr("Acme")}) }, "operator:root@host tenant.set acme",
+		`{"name": {"before": "Tenant acme", "after": "Acme"}, "domains": {"before": [], "after": ["a.com", "b.com"]}}`)
+	step(func() { p.set(t, "acme", Change{RemoveDomains: []string{"a.com"}}) }, "operator:root@host tenant.set acme",
+		`{"domains": {"before": ["a.com", "b.com"], "after": ["b.com"]}}`)
+	step(func() {
+		if _, err := p.service.Set(t.Context(), Actor{System, "demo"}, "acme", Change{BodyLimit: ptr(int64(2048))}); err != nil {
+			t.Fatal(err)
+		}
+	}, "system:demo tenant.set acme", `{"body_limit": {"before": 104857600, "after": 2048}}`)
+
+	// What changes nothing is no change.
+	p.set(t, "acme", Change{})
+	p.set(t, "acme", Change{Name: ptr("Acme"), State: ptr(ReadOnly), AddDomains: []string{"b.com"}})
+	if n := p.audited(t); n != before {
+		t.Errorf("%d audit rows, want %d", n, before)
+	}
+}
+
+func TestAChangeThatCannotBeAuditedIsNotMade(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	want := p.create(t, "acme")
+	p.sql(t, "ALTER TABLE audit_log ADD CHECK (false) NOT VALID")
+	generation := p.generation(t)
+	if _, err := p.service.Set(t.Context(), root, "acme", Change{State: ptr(Closed), AddDomains: []string{"a.com"}}); err == nil {
+		t.Error("Set succeeded")
+	}
+	if _, err := p.service.Create(t.Context(), root, NewTenant{Slug: "new", Name: "New"}); err == nil {
+		t.Error("Create succeeded")
+	}
+	all, err := p.service.List(t.Context())
+	if err != nil || !reflect.DeepEqual(all, []*Tenant{want}) {
+		t.Errorf("there are %+v, %v", all, err)
+	}
+	if p.generation(t) != generation {
+		t.Error("the generation grew")
+	}
+}
+
+func TestOfSeveralWhoWantASlugOneGetsIt(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	services := []*Service{p.service, newService(t, p.url)}
+	for round := range 5 {
+		slug := fmt.Sprint("slug-", round)
+		errs := together(8, func(i int) error {
+			_, err := services[i%2].Create(t.Context(), root, NewTenant{Slug: slug, Name: "Number " + fmt.Sprint(i)})
+			return err
+		})
+		wantOneWinner(t, errs, ErrSlugTaken)
+		if n := query[int](t, p, "SELECT count(*) FROM audit_log JOIN tenants ON tenants.id = tenant_id WHERE slug = $1", slug); n != 1 {
+			t.Errorf("%d audit rows for %s", n, slug)
+		}
+	}
+}
+
+func TestASlugThatIsTakenByHandMeanwhileIsTaken(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	tx, err := p.owner.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "INSERT INTO tenants (slug, name) VALUES ('acme', 'by hand')"); err != nil {
+		t.Fatal(err)
+	}
+	result := make(chan error)
+	go func() {
+		_, err := p.service.Create(t.Context(), root, NewTenant{Slug: "acme", Name: "x"})
+		result <- err
+	}()
+	time.Sleep(200 * time.Millisecond) // Create has found no such tenant and waits for the index
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wantError(t, <-result, ErrSlugTaken)
+	if n := p.audited(t); n != 0 {
+		t.Errorf("%d audit rows", n)
+	}
+}
+
+func TestAChangeByHandMeanwhileIsNeitherUndoneNorAuditedAsTheServices(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	tx, err := p.owner.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), "UPDATE tenants SET state = 'closed'"); err != nil {
+		t.Fatal(err)
+	}
+	result := make(chan error)
+	go func() {
+		_, err := p.service.Set(t.Context(), root, "acme", Change{Name: ptr("Acme")})
+		result <- err
+	}()
+	time.Sleep(200 * time.Millisecond) // Set waits for the row
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-result; err != nil {
+		t.Fatal(err)
+	}
+	got, err := p.service.Get(t.Context(), "acme")
+	if err != nil || got.State != Closed || got.Name != "Acme" {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	detail := query[string](t, p, "SELECT detail::text FROM audit_log WHERE action = 'tenant.set'")
+	if want := `{"name": {"after": "Acme", "before": "Tenant acme"}}`; detail != want {
+		t.Errorf("audited %s, want %s", detail, want)
+	}
+}
+
+// Two changes that touch rows and the directory in opposite orders do not deadlock either.
+func TestOfSeveralWhoWantADomainOneGetsIt(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	services := []*Service{p.service, newService(t, p.url)}
+	for i := range 6 {
+		p.create(t, fmt.Sprint("tenant-", i))
+	}
+	for round := range 5 {
+		domain := fmt.Sprintf("round-%d.com", round)
+		errs := together(6, func(i int) error {
+			c := Change{AddDomains: []string{domain}}
+			if i%2 == 0 {
+				c.Name = ptr(fmt.Sprint("round ", round))
+			}
+			_, err := services[i%2].Set(t.Context(), root, fmt.Sprint("tenant-", i), c)
+			return err
+		})
+		wantOneWinner(t, errs, ErrDomainTaken)
+	}
+}
+
+func TestConcurrentChangesOfOneTenantAllHold(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	services := []*Service{p.service, newService(t, p.url)}
+	p.create(t, "acme")
+	before := p.audited(t)
+	for _, err := range together(20, func(i int) error {
+		_, err := services[i%2].Set(t.Context(), root, "acme", Change{AddDomains: []string{fmt.Sprintf("d%d.com", i)}})
+		return err
+	}) {
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	got, err := p.service.Get(t.Context(), "acme")
+	if err != nil || len(got.Domains) != 20 {
+		t.Errorf("got %+v, %v", got, err)
+	}
+	if n := p.audited(t); n != before+20 {
+		t.Errorf("%d audit rows for 20 changes", n-before)
+	}
+	// Each row tells of its own change: one domain more.
+	if n := query[int](t, p, `SELECT count(*) FROM audit_log WHERE action = 'tenant.set'
+		AND jsonb_array_length(detail->'domains'->'after') - jsonb_array_length(detail->'domains'->'before') <> 1`); n != 0 {
+		t.Errorf("%d audit rows tell of more than their change", n)
+	}
+}
+
+func TestEveryKindOfChangeHasALaterGeneration(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	last := p.generation(t)
+	grows := func(what string, change func()) {
+		t.Helper()
+		change()
+		if g := p.generation(t); g <= last {
+			t.Errorf("%s: generation %d after %d", what, g, last)
+		} else {
+			last = g
+		}
+	}
+	grows("create", func() { p.create(t, "acme") })
+	grows("name", func() { p.set(t, "acme", Change{Name: ptr("x")}) })
+	grows("state", func() { p.set(t, "acme", Change{State: ptr(Closed)}) })
+	grows("body limit", func() { p.set(t, "acme", Change{BodyLimit: ptr(int64(4096))}) })
+	grows("window", func() { p.set(t, "acme", Change{SignatureWindow: ptr(time.Hour)}) })
+	grows("new domain", func() { p.set(t, "acme", Change{AddDomains: []string{"a.com"}}) })
+	grows("removed domain", func() { p.set(t, "acme", Change{RemoveDomains: []string{"a.com"}}) })
+	for _, statement := range []string{
+		"INSERT INTO tenants (slug, name) VALUES ('hand', 'by hand')",
+		"UPDATE tenants SET state = 'closed' WHERE slug = 'hand'",
+		"INSERT INTO domains (host, tenant_id) SELECT 'hand.com', id FROM tenants WHERE slug = 'hand'",
+		"UPDATE domains SET tenant_id = (SELECT id FROM tenants WHERE slug = 'acme')",
+		"DELETE FROM domains",
+		"TRUNCATE domains",
+		"UPDATE credential_sources SET window_seconds = 60",
+		"DELETE FROM credential_sources",
+		"TRUNCATE credential_sources",
+		"DELETE FROM tenants WHERE slug = 'hand'",
+	} {
+		grows(statement, func() { p.sql(t, statement) })
+	}
+}
+
+// What is said to last for ever, the service's role cannot change, nor can it rewrite the audit log.
+func TestTheAdminRoleCanChangeNoIdentityAndNoHistory(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	for _, role := range []db.Role{db.RoleAdmin, db.RoleAPI} {
+		pool := open(t, p.url, role)
+		for _, statement := range []string{
+			"UPDATE tenants SET slug = 'other'",
+			"UPDATE tenants SET id = gen_random_uuid()",
+			"DELETE FROM tenants",
+			"UPDATE credential_sources SET namespace = 'other'",
+			"UPDATE credential_sources SET tenant_id = gen_random_uuid()",
+			"DELETE FROM credential_sources",
+			"UPDATE domains SET host = 'other.com'",
+			"UPDATE audit_log SET actor = 'nobody'",
+			"DELETE FROM audit_log",
+			"UPDATE directory SET generation = 0",
+		} {
+			_, err := pool.Exec(t.Context(), statement)
+			if e, ok := errors.AsType[*pgconn.PgError](err); !ok || e.Code != "42501" {
+				t.Errorf("%s: %s: got %v, want insufficient_privilege", role, statement, err)
+			}
+		}
+	}
+}
+
+// together runs n calls at the same time.
+func together(n int, call func(i int) error) []error {
+	errs := make([]error, n)
+	start := make(chan struct{})
+	var running sync.WaitGroup
+	for i := range n {
+		running.Go(func() {
+			<-start
+			errs[i] = call(i)
+		})
+	}
+	close(start)
+	running.Wait()
+	return errs
+}
+
+func wantOneWinner(t *testing.T, errs []error, others error) {
+	t.Helper()
+	winners := 0
+	for _, err := range errs {
+		if err == nil {
+			winners++
+		} else if !errors.Is(err, others) {
+			t.Errorf("got %v, want %v", err, others)
+		}
+	}
+	if winners != 1 {
+		t.Errorf("%d of %d got it", winners, len(errs))
+	}
+}
