@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/url"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
@@ -19,7 +20,7 @@ type Action int
 const (
 	Pass      Action = iota
 	CutBefore        // the server never gets the end of it; both sides see the connection break
-	CutAfter         // the server gets it all, the client sees the connection break and no answer
+	CutAfter         // the server does it all, the client sees the connection break and no answer
 )
 
 // Proxy stands between a client and the test server and breaks connections where a test says so.
@@ -34,6 +35,7 @@ type Proxy struct {
 	down    bool
 	inspect func(statements []string) Action
 	trips   int
+	cancels int
 }
 
 // NewProxy makes a proxy to the server of a URL that New or Empty gave. t closes it.
@@ -99,6 +101,13 @@ func (p *Proxy) Trips() int {
 	return p.trips
 }
 
+// CancelRequests is how many cancel requests have come, which pass as everything does.
+func (p *Proxy) CancelRequests() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.cancels
+}
+
 func (p *Proxy) serve(serving *sync.WaitGroup) {
 	for {
 		client, err := p.ln.Accept()
@@ -127,14 +136,46 @@ func (p *Proxy) serve(serving *sync.WaitGroup) {
 			delete(p.conns, server)
 			_, _ = client.Close(), server.Close()
 		}
-		serving.Go(func() { defer done(); p.toServer(client, server) })
-		serving.Go(func() { defer done(); _, _ = io.Copy(client, server) })
+		link := &link{client: client, server: server, answered: make(chan struct{})}
+		serving.Go(func() { defer done(); p.toServer(link) })
+		serving.Go(func() { defer done(); link.toClient() })
+	}
+}
+
+// link is one connection through the proxy.
+type link struct {
+	client, server net.Conn
+
+	muted    atomic.Bool   // the server's answers go nowhere
+	answered chan struct{} // closed when a muted server is ready for the next batch, or the link is cut
+}
+
+// toClient passes the server's bytes on.
+func (l *link) toClient() {
+	defer close(l.answered)
+	buf := make([]byte, 32<<10)
+	for {
+		n, err := l.server.Read(buf)
+		if l.muted.Load() {
+			if err != nil || n >= 6 && bytes.HasPrefix(buf[n-6:n], []byte{'Z', 0, 0, 0, 5}) {
+				return
+			}
+			continue
+		}
+		if n > 0 {
+			if _, err := l.client.Write(buf[:n]); err != nil {
+				return
+			}
+		}
+		if err != nil {
+			return
+		}
 	}
 }
 
 // toServer passes the client's messages on, message by message.
-func (p *Proxy) toServer(client, server net.Conn) {
-	in, out := bufio.NewReader(client), bufio.NewWriter(server)
+func (p *Proxy) toServer(l *link) {
+	in, out := bufio.NewReader(l.client), bufio.NewWriter(l.server)
 	var (
 		started  bool
 		prepared = map[string]string{} // by name
@@ -151,6 +192,11 @@ func (p *Proxy) toServer(client, server net.Conn) {
 		body := make([]byte, binary.BigEndian.Uint32(head[len(head)-4:])-4)
 		if _, err := io.ReadFull(in, body); err != nil {
 			return
+		}
+		if !started && len(body) >= 4 && binary.BigEndian.Uint32(body) == cancelRequest {
+			p.mu.Lock()
+			p.cancels++
+			p.mu.Unlock()
 		}
 		action, ends := Pass, false
 		if started {
@@ -184,7 +230,7 @@ func (p *Proxy) toServer(client, server net.Conn) {
 			return
 		}
 		if action == CutAfter {
-			_ = client.Close() // before the server could answer
+			l.muted.Store(true)
 		}
 		started = true
 		_, _ = out.Write(head)
@@ -195,12 +241,14 @@ func (p *Proxy) toServer(client, server net.Conn) {
 			}
 		}
 		if action == CutAfter {
-			// The server reads to the end before it notices; its answers have nowhere to go.
-			_, _ = io.Copy(io.Discard, server)
+			<-l.answered
 			return
 		}
 	}
 }
+
+// cancelRequest is the protocol number of a start-up packet that asks to cancel.
+const cancelRequest = 80877102
 
 func cString(b []byte) (s string, rest []byte) {
 	i := bytes.IndexByte(b, 0)

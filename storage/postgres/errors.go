@@ -54,15 +54,16 @@ func translate(err error) error {
 }
 
 // refused reports whether err, which a write got after it began to send, proves that nothing was committed:
-// the server said ERROR, which ends the transaction, or pgx failed before it sent a statement. A broken
-// connection proves nothing, nor does FATAL: a server going down says it to a commit that is done, too.
+// the server said ERROR, which ends the transaction, or pgx failed to prepare a batch, before it sent it. A
+// broken connection proves nothing, nor does FATAL, which a server going down says to a commit that is done,
+// too. pgconn.SafeToRetry is not asked: it is true of a commit that was sent on a connection that then broke.
 func refused(err error) bool {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
 		return pg.SeverityUnlocalized == "ERROR"
 	}
 	var unsent pgx.ErrPreprocessingBatch
-	return errors.As(err, &unsent) || pgconn.SafeToRetry(err)
+	return errors.As(err, &unsent)
 }
 
 // again runs call, and once more if it says that is worth it and there is time.

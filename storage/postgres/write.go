@@ -280,25 +280,27 @@ func (s *Store) readClock(ctx context.Context, conn *pgxpool.Conn) error {
 
 // settle finds out whether a write whose commit was not answered, or answered with a warning, is saved: nil
 // if it is, storage.ErrAmbiguous if that cannot be proved. It does not prove that it is not: the lost
-// transaction may yet be on its way, and a later write may have taken its place.
+// transaction may yet be on its way (so it asks three times), and a later write may have taken its place.
 func (s *Store) settle(ctx context.Context, w write, cause error) error {
 	if cause == nil {
 		// The warning that a commit did not wait for its standby: it is there to be read, and may yet go.
 		return fmt.Errorf("%w: the server warned of the commit", storage.ErrAmbiguous)
 	}
-	for {
+	for asked := 0; asked < 3 && ctx.Err() == nil; {
 		last, err := s.lastWrite(ctx, w)
 		switch {
 		case err == nil && last != nil && *last == w.id:
 			return nil
-		case err == nil, errors.Is(err, pgx.ErrNoRows), ctx.Err() != nil:
-			return fmt.Errorf("%w: %w", storage.ErrAmbiguous, cause)
+		case err == nil, errors.Is(err, pgx.ErrNoRows):
+			asked++
+		default: // the database is restarting or failing over
 		}
-		select { // the database is restarting or failing over
-		case <-time.After(50 * time.Millisecond):
+		select {
+		case <-time.After(100 * time.Millisecond):
 		case <-ctx.Done():
 		}
 	}
+	return fmt.Errorf("%w: %w", storage.ErrAmbiguous, cause)
 }
 
 // lastWrite reads the id of the last write of the write's store, after whoever holds the store's row.

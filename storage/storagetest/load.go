@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"sync"
 	"testing"
 
@@ -45,7 +46,7 @@ type history struct {
 
 	// Of the keys that one put creates and nothing ever touches again: the acknowledged ones, a writer's in
 	// its order, and the refused ones.
-	saved   map[int][]string
+	saved   map[string][]string
 	refused []string
 
 	puts, conflicts int
@@ -127,10 +128,9 @@ func (h *history) step(c client, rnd *rand.Rand, id string) int {
 		return items
 	}
 	if own {
-		var writer, n int
-		fmt.Sscanf(id, "%d.%d", &writer, &n) //nolint:errcheck // our own
+		writer, _, _ := strings.Cut(id, ".")
 		if h.saved == nil {
-			h.saved = make(map[int][]string)
+			h.saved = make(map[string][]string)
 		}
 		h.saved[writer] = append(h.saved[writer], "own"+id)
 		b.Writes = b.Writes[:len(b.Writes)-1]

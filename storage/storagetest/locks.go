@@ -220,6 +220,24 @@ func testLocks(t *testing.T, s *suite) {
 		c.waiting(0)
 	})
 
+	// The harder case: the lock comes free at once, before anyone can have noticed that the caller has gone.
+	s.alone(t, "a put that is cancelled just before it gets its lock has no effect", func(t *testing.T, c client) {
+		c.writeTo("k", 3)
+		for i := range 10 {
+			release := c.hold()
+			ctx, cancel := c.ctx()
+			put := c.via(i%2).start(ctx, writes(object("k", 3), object("new", -1)))
+			c.waiting(1)
+			cancel()
+			time.Sleep(time.Duration(i/4) * 100 * time.Millisecond)
+			release()
+			wantEnded(t, c.await(put))
+			c.wantVersion("k", 3)
+		}
+		c.stays("k", 3)
+		c.wantVersion("new", 0)
+	})
+
 	s.alone(t, "a put whose instance is killed while it waits has no effect, then or later", func(t *testing.T, c client) {
 		c.writeTo("k", 3)
 		release := c.hold()
@@ -228,7 +246,11 @@ func testLocks(t *testing.T, s *suite) {
 		put := c.via(0).start(ctx, writes(object("k", 3), object("new", -1)))
 		c.waiting(1)
 		c.place.Kill(t, 0)
-		c.waiting(0) // found out without anyone's help, and before its deadline
+		died := time.Now()
+		c.waiting(0) // found out without anyone's help
+		if took := time.Since(died); took > slack {
+			t.Errorf("the database noticed after %s that the writer is gone", took)
+		}
 		release()
 		c = c.via(1)
 		c.stays("k", 3)
@@ -241,6 +263,20 @@ func testLocks(t *testing.T, s *suite) {
 		case <-time.After(time.Second):
 		}
 		c.wantVersion("k", 4)
+	})
+
+	s.alone(t, "a put whose instance is killed just before it gets its lock has no effect", func(t *testing.T, c client) {
+		c.writeTo("k", 3)
+		release := c.hold()
+		ctx, cancel := c.ctx()
+		defer cancel()
+		c.via(0).start(ctx, writes(object("k", 3), object("new", -1)))
+		c.waiting(1)
+		c.place.Kill(t, 0)
+		release()
+		c = c.via(1)
+		c.stays("k", 3)
+		c.wantVersion("new", 0)
 	})
 
 	s.alone(t, "an instance that is killed takes no lock with it", func(t *testing.T, c client) {

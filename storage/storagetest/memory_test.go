@@ -185,7 +185,7 @@ func (m *memory) write(ctx context.Context, ks storage.Keyspace, change func(*Mo
 		if err = m.ended(ctx); err == nil { // the fault: it waits on, and its caller is told nothing
 			go func() {
 				s.lock <- struct{}{}
-				m.apply(s, change) //nolint:errcheck // nobody is there
+				_ = m.apply(s, change) // nobody is there to be told
 			}()
 			err = context.Cause(ctx)
 		}

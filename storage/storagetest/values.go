@@ -6,7 +6,6 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
-	"sync"
 	"testing"
 
 	"github.com/vss-cloud/vss-cloud/storage"
@@ -14,7 +13,7 @@ import (
 
 func random(n int) []byte {
 	b := make([]byte, n)
-	rand.Read(b) //nolint:errcheck // never fails
+	_, _ = rand.Read(b) // never fails
 	return b
 }
 
@@ -123,37 +122,48 @@ func testValues(t *testing.T, s *suite) {
 		wantErr(t, storage.ErrNoSuchKey, err)
 	})
 
-	s.that(t, "a value is never larger than was admitted, whoever writes meanwhile", func(t *testing.T, c client) {
-		sizes := []int{1 << 20, 2 << 20, 10, 3 << 20}
-		put := func(i int) error {
-			return c.put(writes(storage.Object{Key: "k", Version: -1, Value: make([]byte, sizes[i%len(sizes)])}))
+	s.that(t, "a value that grows after it was admitted is not read at its new size", func(t *testing.T, c client) {
+		put := func(n int) {
+			t.Helper()
+			c.via(1).wantPut(nil, writes(storage.Object{Key: "k", Version: -1, Value: make([]byte, n)}))
 		}
-		wantErr(t, nil, put(0))
-		stop := make(chan struct{})
-		var wg sync.WaitGroup
-		defer wg.Wait()
-		defer close(stop)
-		wg.Go(func() {
-			for i := 1; ; i++ {
-				select {
-				case <-stop:
-					return
-				default:
-				}
-				if err := put(i); err != nil {
-					t.Errorf("put: %v", err)
-					return
-				}
-			}
-		})
-		for range 50 {
+		put(1 << 20)
+		for _, grown := range []int{3 << 20, 1<<20 + 1} {
+			put(1 << 20)
 			var admitted int64
 			ctx, cancel := c.ctx()
-			got, err := c.via(1).store().Get(ctx, c.ks, "k", func(size int64) error { admitted = size; return nil })
+			got, err := c.store().Get(ctx, c.ks, "k", func(size int64) error {
+				if admitted == 0 {
+					put(grown)
+				}
+				admitted = size
+				return nil
+			})
 			cancel()
-			wantErr(t, nil, err)
-			if n := int64(len(got.Value)); n >= 1<<20 && n != admitted {
-				t.Fatalf("%d bytes read, %d admitted", n, admitted)
+			if err != nil && !errors.Is(err, storage.ErrUnavailable) {
+				t.Fatal(err)
+			}
+			if int64(len(got.Value)) > admitted {
+				t.Fatalf("%d bytes read, %d admitted", len(got.Value), admitted)
+			}
+		}
+	})
+
+	s.that(t, "a value that goes after it was admitted is read as it was or is gone", func(t *testing.T, c client) {
+		value := random(1 << 20)
+		for _, then := range []func(c client){
+			func(c client) { c.wantDelete("k", -1) },
+			func(c client) { c.write("k") },
+		} {
+			c.wantPut(nil, writes(storage.Object{Key: "k", Version: -1, Value: value}))
+			ctx, cancel := c.ctx()
+			got, err := c.store().Get(ctx, c.ks, "k", func(int64) error { then(c.via(1)); return nil })
+			cancel()
+			switch {
+			case err == nil && !bytes.Equal(got.Value, value) && string(got.Value) != "k":
+				t.Fatalf("read %s", brief(got.Value))
+			case err != nil && !errors.Is(err, storage.ErrNoSuchKey) && !errors.Is(err, storage.ErrUnavailable):
+				t.Fatal(err)
 			}
 		}
 	})

@@ -57,7 +57,7 @@ func testWork(t *testing.T, s *suite) {
 			for _, size := range []int{1, 0} {
 				var worst int64
 				req := storage.ListRequest{Prefix: prefix, PageSize: size}
-				for n, listed := 0, 0; n < 30; n++ {
+				for n, listed := 0, 0; n < 12; n++ {
 					before := c.place.Work(t)
 					page := c.page(req)
 					work := c.place.Work(t) - before
