@@ -35,12 +35,15 @@ type Keyspace struct {
 }
 
 // NewKeyspace is the keyspace of the owner's store that the contract calls storeID, which may be empty.
-// It fails with an [*InvalidError] for a storeID or subject that the contract forbids.
+// It fails with an [*InvalidError] for a storeID or an owner that the contract forbids.
 func NewKeyspace(owner Owner, storeID string) (Keyspace, error) {
 	if err := checkText("store_id", storeID, 0, MaxStoreIDLength); err != nil {
 		return Keyspace{}, err
 	}
 	if err := checkText("user id", owner.Subject, 1, MaxSubjectLength); err != nil {
+		return Keyspace{}, err
+	}
+	if err := checkText("namespace", owner.Namespace, 1, MaxNamespaceLength); err != nil {
 		return Keyspace{}, err
 	}
 	wallet := digest(owner.Tenant[:], []byte(owner.Namespace), []byte(owner.Subject))

@@ -67,15 +67,16 @@ type Admit func(size int64) error
 // Every method answers from the primary: reads see every write acknowledged before they began, through
 // whichever instance. A nil error from Put or Delete means done and durable.
 //
-// Every method ends by the deadline of its context (a store has a limit of its own where there is none).
-// A write whose context ends before it holds the store's lock takes no effect, then or later; one that
-// holds it is applied or refused as a whole, whatever becomes of the caller.
+// Every method ends by the deadline of its context (a store has a limit of its own where there is none). A
+// write whose context ends before it was sent, or while it waits for the store's lock, takes no effect, then
+// or later; otherwise it is applied or refused as a whole, whatever becomes of the caller.
 //
 // Besides the errors named at each method, all may return an [*InvalidError] (bad input; found before the
 // database is asked), [ErrTooLate], [ErrUnavailable], or an error of no type for a fault of our own.
 type Store interface {
 	// Get returns the object, or the global version (with an empty value, 0 where it was never set) for
-	// [GlobalVersionKey]. A missing key is ErrNoSuchKey, which is only ever said by the primary.
+	// [GlobalVersionKey]. A missing key is ErrNoSuchKey, which is only ever said by the primary. No value
+	// larger than what was last admitted is read: one that grows meanwhile may be ErrUnavailable.
 	Get(ctx context.Context, ks Keyspace, key string, admit Admit) (Object, error)
 
 	// Put applies the batch. ErrConflict: some version did not match and nothing was changed.
@@ -88,8 +89,9 @@ type Store interface {
 
 	// List returns a page of keys, newest created first; an update does not move a key. The order is
 	// stable under writes: keys created after the first page do not appear on later ones, and a token
-	// survives the deletion of the entry it points at. A page is never empty while more keys match, and
-	// the work it takes is bounded however rare or common the prefix.
+	// survives the deletion of the entry it points at. A page is never empty while more keys match, one
+	// after which none does has no NextToken, and each shows a batch whole or not at all. The work of a
+	// page is bounded however rare or common the prefix.
 	List(ctx context.Context, ks Keyspace, req ListRequest) (Page, error)
 }
 
@@ -100,8 +102,8 @@ var (
 	// ErrConflict: a version given does not match the stored one, or an item to delete does not exist.
 	ErrConflict = errors.New("version conflict")
 
-	// ErrTooLate: the deadline passed first. A write had no effect and will have none.
-	ErrTooLate = errors.New("deadline passed")
+	// ErrTooLate: the deadline passed first, or the caller left. A write had no effect and will have none.
+	ErrTooLate = errors.New("out of time")
 
 	// ErrUnavailable: the database could not be asked or refused to work. A write had no effect and will
 	// have none; trying again later may help.

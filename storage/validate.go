@@ -8,10 +8,11 @@ import (
 
 // Limits of CONTRACT section 2. Lengths are in characters (Unicode code points).
 const (
-	MaxKeyLength     = 600
-	MaxStoreIDLength = 120
-	MaxSubjectLength = 255
-	MaxBatchItems    = 1000
+	MaxKeyLength       = 600
+	MaxStoreIDLength   = 120
+	MaxSubjectLength   = 255
+	MaxNamespaceLength = 100 // ours; as the control plane has it
+	MaxBatchItems      = 1000
 )
 
 func invalid(format string, args ...any) error {

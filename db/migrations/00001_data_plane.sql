@@ -8,7 +8,7 @@
 CREATE TABLE wallets (
     wallet      uuid        PRIMARY KEY,
     tenant_id   uuid        NOT NULL,
-    namespace   text        NOT NULL CHECK (namespace <> ''),
+    namespace   text        NOT NULL CHECK (char_length(namespace) BETWEEN 1 AND 100),
     subject     text        NOT NULL CHECK (char_length(subject) BETWEEN 1 AND 255),
     enrolled_at timestamptz NOT NULL DEFAULT now(),
     UNIQUE (tenant_id, namespace, subject)
@@ -57,9 +57,9 @@ CREATE UNIQUE INDEX objects_by_block ON objects (store, (position >> 8), key);
 -- list_keys returns the store's keys k with p_from <= k < p_to and position < p_before, newest first: at least
 -- p_limit of them if there are as many, and up to a block more.
 --
--- Work: a range of at most 1,000 keys is read through the primary key and sorted. For a longer one,
--- blocks are read from the newest on: two descents a block that holds anything (N/256 of them in a store
--- of N keys), and the matches themselves.
+-- Work: a range of at most 1,000 keys is read through the primary key and sorted. For a longer one, blocks are
+-- read from the newest on: two descents for each block that holds any key, and the matches themselves. A
+-- store of N keys has N/256 such blocks, and up to N where most of what was created has been deleted.
 -- STABLE: every statement inside sees the one snapshot of the calling statement.
 -- The plans must be index scans however small the tables were when they were made, hence enable_seqscan.
 -- +goose StatementBegin

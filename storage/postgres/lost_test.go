@@ -207,6 +207,46 @@ func TestALostWriteThatALaterOneReplacedIsNotSaidToBeSaved(t *testing.T) {
 	wantVersion(t, p.stores[1], ks, "k", 3)
 }
 
+func TestAWriteThatIsHeldUpOnItsWayHasNoEffectAfterItsDeadline(t *testing.T) {
+	t.Parallel()
+	// The server gets it whole, and no sooner than its caller was told that it was too late.
+	for name, way := range map[string]struct {
+		first bool
+		last  func([]string) bool // the batch that decides
+	}{
+		"in the usual case":        {false, oneTrip},
+		"in a store's first write": {true, func(s []string) bool { return has(s, "ApplyWrites") && !has(s, "BoundTransaction") }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			p := newPlace(t, 2)
+			ks := key(t)
+			if !way.first {
+				write(t, p.stores[1], ks, put("other", 0, ""))
+			}
+			write(t, p.stores[0], key(t), put("k", 0, "v")) // its statements are prepared and the clock is read
+			passed := make(chan struct{})
+			var once atomic.Bool
+			p.proxies[0].Inspect(func(statements []string) dbtest.Action {
+				if way.last(statements) && once.CompareAndSwap(false, true) {
+					time.Sleep(1500 * time.Millisecond)
+					close(passed)
+				}
+				return dbtest.Pass
+			})
+			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+			defer cancel()
+			err := p.stores[0].Put(ctx, ks, put("k", -1, "v"))
+			if !errors.Is(err, storage.ErrTooLate) && !errors.Is(err, storage.ErrAmbiguous) {
+				t.Fatalf("error %v, want ErrTooLate or ErrAmbiguous", err)
+			}
+			<-passed
+			time.Sleep(300 * time.Millisecond)
+			wantVersion(t, p.stores[1], ks, "k", 0)
+		})
+	}
+}
+
 func TestARequestThatMeetsADeadConnectionIsRunAgain(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t, 1)
