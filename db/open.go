@@ -49,7 +49,8 @@ var settings = map[string]string{
 //
 // No connection of the pool ever sends a cancel request. pgx sends one when a context ends or a connection
 // breaks, and one that meets a commit in its wait for the synchronous standby makes it a commit that only
-// the primary has (CONTRACT section 3). Statements are bounded on the server instead.
+// the primary has (CONTRACT section 3). Statements are bounded on the server instead, and a connection that
+// is given up is closed at once, which the server notices.
 func Open(ctx context.Context, url string, role Role, maxConns int32) (*pgxpool.Pool, error) {
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
@@ -91,18 +92,24 @@ func Open(ctx context.Context, url string, role Role, maxConns int32) (*pgxpool.
 	return pgxpool.NewWithConfig(ctx, cfg)
 }
 
-// dialGate dials until the connection it was made for stands. pgx has no switch for its cancel requests,
-// but dials them with the dialer of the connection.
+// dialGate dials until the connection it was made for stands. After that a dial is pgx about to send a cancel
+// request for a connection that it gives up, for which it has no switch. The gate refuses it and closes that
+// connection: pgx would say goodbye first, and wait 15 s for a server that may be gone, with a slot of the
+// pool in its hands.
 type dialGate struct {
 	dial pgconn.DialFunc
+	conn net.Conn // the last dialled; not written any more once shut
 	shut atomic.Bool
 }
 
 func (g *dialGate) Dial(ctx context.Context, network, addr string) (net.Conn, error) {
 	if g.shut.Load() {
+		_ = g.conn.Close()
 		return nil, errors.New("no cancel request is sent, see db.Open")
 	}
-	return g.dial(ctx, network, addr)
+	var err error
+	g.conn, err = g.dial(ctx, network, addr)
+	return g.conn, err
 }
 
 const warned = "vss.warned"

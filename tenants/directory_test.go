@@ -461,10 +461,10 @@ func TestAStateRefusesWhatItSays(t *testing.T) {
 		"newer":  {ErrClosed, ErrClosed},
 	} {
 		tenant := &Tenant{State: state}
-		if got := tenant.Refuses(false); got != want.read {
+		if got := tenant.Refuses(false); !errors.Is(got, want.read) {
 			t.Errorf("%s: a read gets %v", state, got)
 		}
-		if got := tenant.Refuses(true); got != want.write {
+		if got := tenant.Refuses(true); !errors.Is(got, want.write) {
 			t.Errorf("%s: a write gets %v", state, got)
 		}
 	}
@@ -560,16 +560,20 @@ func (w *wire) carry(client net.Conn) {
 	defer server.Close()
 	go func() {
 		defer client.Close()
-		io.Copy(client, server)
+		_, _ = io.Copy(client, server) // to the end of either
 	}()
 	for buffer := make([]byte, 4096); w.state.Load() != cut; {
-		client.SetReadDeadline(time.Now().Add(20 * time.Millisecond))
-		n, err := client.Read(buffer)
-		if n > 0 && w.state.Load() == whole {
-			server.Write(buffer[:n])
+		if err := client.SetReadDeadline(time.Now().Add(20 * time.Millisecond)); err != nil {
+			return
 		}
+		n, err := client.Read(buffer)
 		if err != nil && !errors.Is(err, os.ErrDeadlineExceeded) {
 			return
+		}
+		if n > 0 && w.state.Load() == whole {
+			if _, err := server.Write(buffer[:n]); err != nil {
+				return
+			}
 		}
 	}
 }
