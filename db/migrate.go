@@ -28,7 +28,7 @@ func Migrate(ctx context.Context, url string) (applied int, err error) {
 	if err != nil {
 		return 0, fmt.Errorf("migrate: %w", err)
 	}
-	defer closeDB()
+	defer func() { _ = closeDB() }()
 	results, err := p.Up(ctx)
 	if partial := (*goose.PartialError)(nil); errors.As(err, &partial) {
 		return len(partial.Applied), fmt.Errorf("migrate: %s: %w", partial.Failed.Source.Path, partial.Err)
@@ -63,16 +63,23 @@ type sessionLock int64
 // SessionLock tries again and again rather than wait inside one statement, whose snapshot would hold up
 // the holder's CREATE INDEX CONCURRENTLY for ever.
 func (l sessionLock) SessionLock(ctx context.Context, conn *sql.Conn) error {
-	for {
+	for refused := false; ; refused = true {
 		var locked bool
-		if err := conn.QueryRowContext(ctx, "SELECT pg_try_advisory_lock($1)", int64(l)).Scan(&locked); err != nil || locked {
-			return err
+		err := conn.QueryRowContext(ctx, "SELECT pg_try_advisory_lock($1)", int64(l)).Scan(&locked)
+		if err == nil && locked {
+			return nil
 		}
-		select {
-		case <-time.After(50 * time.Millisecond):
-		case <-ctx.Done():
+		if err == nil {
+			select {
+			case <-time.After(50 * time.Millisecond):
+				continue
+			case <-ctx.Done():
+			}
+		}
+		if ctx.Err() != nil && (err == nil || refused) {
 			return fmt.Errorf("another process is migrating this database and did not finish in time: %w", ctx.Err())
 		}
+		return err
 	}
 }
 

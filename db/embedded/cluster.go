@@ -94,7 +94,7 @@ func initCluster(ctx context.Context, root *os.Root, owner account, binaries str
 	}
 	// Never the same name twice: an initdb whose parent was killed may still be at work for a moment.
 	name := fmt.Sprintf("%s%d-%d", prefix, os.Getpid(), time.Now().UnixNano())
-	defer root.RemoveAll(name)
+	defer func() { _ = root.RemoveAll(name) }() // not there any more if all went well
 	if err := owner.makeDir(root, name); err != nil {
 		return err
 	}

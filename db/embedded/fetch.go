@@ -244,7 +244,7 @@ func untar(r io.Reader, dir string) error {
 	defer root.Close()
 	for archive := tar.NewReader(r); ; {
 		header, err := archive.Next()
-		if err == io.EOF {
+		if errors.Is(err, io.EOF) {
 			return nil
 		}
 		if err != nil {

@@ -3,6 +3,7 @@ package embedded
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -38,7 +39,7 @@ func spawn(root *os.Root, owner account, program string, args ...string) (*proce
 	if err != nil {
 		return nil, err
 	}
-	cmd := exec.Command(program, args...)
+	cmd := exec.Command(program, args...) //nolint:noctx // stop ends it, in order
 	cmd.Dir = root.Name()
 	// Nothing of our environment: PGPORT and its like would set the server's settings.
 	cmd.Env = []string{"PATH=/usr/bin:/bin", "HOME=" + root.Name(), "LC_ALL=C", "TZ=UTC"}
@@ -58,7 +59,11 @@ func spawn(root *os.Root, owner account, program string, args ...string) (*proce
 			close(p.exited)
 		}
 	}()
-	if err := <-started; err != nil {
+	err = <-started
+	if errors.Is(err, os.ErrNotExist) { // of the program's loader, most likely
+		err = fmt.Errorf("%w: it needs glibc, so where there is none (Alpine) set DATABASE_URL to use a PostgreSQL of your own", err)
+	}
+	if err != nil {
 		return nil, fmt.Errorf("cannot run %s: %w", program, err)
 	}
 	return p, nil

@@ -45,14 +45,15 @@ CREATE TABLE audit_log (
 CREATE INDEX audit_log_by_tenant ON audit_log (tenant_id, id);
 
 -- One row, whose generation grows with every change of what the API's directory caches. A trigger and not
--- the service does it, so that a change by hand reaches the API too.
+-- the service does it, so that a change by hand reaches the API too. It runs with the owner's rights, so pg_temp,
+-- where anybody can put a table of this name, is searched last.
 CREATE TABLE directory (
     only_row   bool   PRIMARY KEY DEFAULT true CHECK (only_row),
     generation bigint NOT NULL DEFAULT 1
 );
 INSERT INTO directory DEFAULT VALUES;
 -- +goose StatementBegin
-CREATE FUNCTION directory_changed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path FROM CURRENT AS $$
+CREATE FUNCTION directory_changed() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER SET search_path = public, pg_temp AS $$
 BEGIN
     UPDATE directory SET generation = generation + 1;
     RETURN NULL;
