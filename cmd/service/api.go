@@ -94,7 +94,7 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 		return fmt.Errorf("telemetry: %w", err)
 	}
 	// A pool of its own, so that the directory is kept when the other one is busy.
-	directoryPool, err := db.Open(ctx, databaseURL, db.RoleAPI, 1)
+	directoryPool, err := db.Open(ctx, databaseURL, db.RoleAPI, 2)
 	if err != nil {
 		return err
 	}

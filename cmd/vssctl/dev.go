@@ -9,8 +9,6 @@ import (
 	"os"
 	"time"
 
-	"github.com/jackc/pgx/v5"
-
 	"github.com/vss-cloud/vss-cloud/cmd/service"
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/db/embedded"
@@ -55,10 +53,10 @@ func (c devCmd) Run(ctx context.Context, out output) (err error) {
 			<-server.Done()
 			cancel(server.Err()) // nothing can be served without it
 		}()
-		if err := createDatabase(ctx, server.URL("postgres")); err != nil {
+		if url, err = server.Database(ctx, databaseName); err != nil {
 			return err
 		}
-		url, state = server.URL(databaseName), dir
+		state = dir
 	}
 	if _, err := db.Migrate(ctx, url); err != nil {
 		return err
@@ -70,21 +68,6 @@ func (c devCmd) Run(ctx context.Context, out output) (err error) {
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
 	}
-	return err
-}
-
-// createDatabase makes the platform's database in a new PostgreSQL.
-func createDatabase(ctx context.Context, url string) error {
-	conn, err := pgx.Connect(ctx, url)
-	if err != nil {
-		return err
-	}
-	defer conn.Close(ctx)
-	var exists bool
-	if err := conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)`, databaseName).Scan(&exists); err != nil || exists {
-		return err
-	}
-	_, err = conn.Exec(ctx, `CREATE DATABASE `+databaseName)
 	return err
 }
 

@@ -26,6 +26,7 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 )
 
 // Version is a release of PostgreSQL that this package can fetch and run.
@@ -277,6 +278,21 @@ func URL(dataDir, database string) string {
 
 // Socket is the path of the socket of a server that runs on a data directory.
 func Socket(dataDir string) string { return filepath.Join(dataDir, "run", ".s.PGSQL."+port) }
+
+// Database makes the named database if it is not there yet and returns its URL.
+func (s *Server) Database(ctx context.Context, name string) (url string, err error) {
+	conn, err := pgx.Connect(ctx, s.URL("postgres"))
+	if err != nil {
+		return "", err
+	}
+	defer conn.Close(ctx)
+	_, err = conn.Exec(ctx, "CREATE DATABASE "+pgx.Identifier{name}.Sanitize())
+	var exists *pgconn.PgError
+	if errors.As(err, &exists) && exists.Code == "42P04" { // duplicate_database
+		err = nil
+	}
+	return s.URL(name), err
+}
 
 // Pid is the process id of the postmaster.
 func (s *Server) Pid() int { return s.postgres.cmd.Process.Pid }
