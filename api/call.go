@@ -3,16 +3,20 @@ package api
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"os"
 	"strconv"
+	"strings"
 
 	"github.com/go-chi/chi/v5"
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
 	"github.com/vss-cloud/vss-cloud/storage"
+	"github.com/vss-cloud/vss-cloud/tenants"
 )
 
 // scope is what a call may touch, and what it may hold.
@@ -37,6 +41,13 @@ func call[T any, R request[T]](s *Server, name string, writes bool, do func(cont
 		e.call = name
 		held := &share{of: s.memory}
 		defer held.release() // after the answer is written
+		if r.Body != http.NoBody {
+			// Also for a body that nobody will read: net/http waits for the rest of a small one before it
+			// answers. Where there is none, net/http reads ahead to learn that the client has left, and a
+			// deadline would tell it so.
+			deadline, _ := ctx.Deadline()
+			_ = http.NewResponseController(w).SetReadDeadline(deadline) // a writer without one has none to keep
+		}
 
 		reply, err := func() ([]byte, error) {
 			tenant, err := s.cfg.Tenants.Resolve(r.Host, chi.URLParam(r, "tenant"))
@@ -51,16 +62,16 @@ func call[T any, R request[T]](s *Server, name string, writes bool, do func(cont
 			if err != nil {
 				return nil, err
 			}
-			body, err := readBody(ctx, w, r, tenant.BodyLimit, held)
+			body, err := readBody(w, r, tenant.BodyLimit, held)
 			e.received = int64(len(body))
 			if err != nil {
 				return nil, err
 			}
 			req := R(new(T))
-			if err := proto.Unmarshal(body, req); err != nil {
-				return nil, &badRequest{"the body is not a valid protobuf message of this call"}
+			if err := decode(body, req); err != nil {
+				return nil, err
 			}
-			body = nil // decoding copied it; let it go before the store takes its own copy
+			// Decoding copied the body, so it is garbage before the store takes its own copy.
 			ks, err := storage.NewKeyspace(storage.Owner{
 				Tenant:    tenant.ID,
 				Namespace: caller.Source.Namespace,
@@ -79,6 +90,7 @@ func call[T any, R request[T]](s *Server, name string, writes bool, do func(cont
 			return reply, held.fit(int64(len(reply)))
 		}()
 		if err != nil {
+			held.release() // nothing is kept of what was read
 			s.fail(w, r, err)
 			return
 		}
@@ -98,6 +110,10 @@ func (s *Server) getObject() http.HandlerFunc {
 
 func (s *Server) putObjects() http.HandlerFunc {
 	return call(s, "putObjects", true, func(ctx context.Context, sc scope, req *vsspb.PutObjectRequest) (proto.Message, error) {
+		if len(req.GetTransactionItems())+len(req.GetDeleteItems()) == 0 && req.GlobalVersion == nil {
+			// Not "saved": it is what is left of a put whose body was lost on the way.
+			return nil, &badRequest{"a put without items and without a global_version"}
+		}
 		batch := storage.Batch{
 			GlobalVersion: req.GlobalVersion,
 			Writes:        make([]storage.Object, len(req.GetTransactionItems())),
@@ -142,17 +158,15 @@ func (s *Server) listKeyVersions() http.HandlerFunc {
 	})
 }
 
-// readBody reads the whole body, at most limit bytes, within the deadline of ctx, on the call's share of
-// the memory.
-func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, limit int64, held *share) ([]byte, error) {
-	if enc := r.Header.Get("Content-Encoding"); enc != "" && enc != "identity" {
-		return nil, &badRequest{"a body with a Content-Encoding is not accepted, send it as it is"}
+// readBody reads the whole body, at most limit bytes, on the call's share of the memory.
+func readBody(w http.ResponseWriter, r *http.Request, limit int64, held *share) ([]byte, error) {
+	for _, encoding := range r.Header["Content-Encoding"] {
+		if encoding != "" && !strings.EqualFold(encoding, "identity") {
+			return nil, &badRequest{"a body with a Content-Encoding is not accepted, send it as it is"}
+		}
 	}
 	if r.ContentLength > limit {
 		return nil, &tooLarge{limit}
-	}
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = http.NewResponseController(w).SetReadDeadline(deadline) // a writer without one has none to keep
 	}
 	size := r.ContentLength
 	if size < 0 {
@@ -177,15 +191,57 @@ func readBody(ctx context.Context, w http.ResponseWriter, r *http.Request, limit
 		switch {
 		case err == nil:
 		case err == io.EOF:
+			// net/http takes an HTTP/2 stream that ends with its headers for one without a body, whatever
+			// they promised. A put that lost its body on the way must not be "done".
+			if promised := r.Header.Get("Content-Length"); promised != "" {
+				if n, err := strconv.Atoi(promised); err != nil || n != len(body) {
+					return nil, errBodyCut
+				}
+			}
 			return body, nil
 		case errors.As(err, &over):
 			return nil, &tooLarge{limit}
 		case errors.Is(err, os.ErrDeadlineExceeded):
 			return nil, errSlowBody
 		default:
-			return nil, &badRequest{"the body could not be read to its end"}
+			return nil, errBodyCut
 		}
 	}
+}
+
+// discardBody reads what is left of the body, within its deadline and in no memory. vss-client reads no answer
+// before it has sent its body: closing the connection on it would turn a refusal that is final into an
+// error that it retries. Who waits for "100 Continue" has not sent anything and is told at once.
+func discardBody(r *http.Request) {
+	if r.Header.Get("Expect") == "" {
+		_, _ = io.CopyN(io.Discard, r.Body, 2*tenants.MaxBodyLimit)
+	}
+}
+
+// decode decodes a body. What it takes in memory must not be out of proportion to the body, so it counts the
+// items of a put before it makes any (an empty one has two bytes, and takes a hundred) and keeps no unknown
+// fields.
+func decode(body []byte, m proto.Message) error {
+	malformed := &badRequest{"the body is not a valid protobuf message of this call"}
+	fields := m.ProtoReflect().Descriptor().Fields()
+	items := 0
+	for rest := body; len(rest) > 0; {
+		number, _, n := protowire.ConsumeField(rest)
+		if n < 0 {
+			return malformed
+		}
+		if f := fields.ByNumber(number); f != nil && f.IsList() {
+			items++
+		}
+		rest = rest[n:]
+	}
+	if items > storage.MaxBatchItems {
+		return &badRequest{fmt.Sprintf("%d items in one put, allowed are %d", items, storage.MaxBatchItems)}
+	}
+	if err := (proto.UnmarshalOptions{DiscardUnknown: true}).Unmarshal(body, m); err != nil {
+		return malformed
+	}
+	return nil
 }
 
 func encode(m proto.Message) []byte {

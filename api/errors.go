@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"slices"
 
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
 	"github.com/vss-cloud/vss-cloud/storage"
@@ -20,6 +21,9 @@ var (
 	errDraining   = errors.New("shutting down, try another instance")
 	errSlowBody   = errors.New("the body did not arrive in time")
 )
+
+// errBodyCut: the body ended early, or its framing is broken.
+var errBodyCut = &badRequest{"the body could not be read to its end"}
 
 // badRequest is a body that cannot be taken, told to the client as it is.
 type badRequest struct{ reason string }
@@ -44,12 +48,21 @@ type answer struct {
 
 const (
 	retryLater = "temporarily unavailable, try again"
+	ambiguous  = "the write may or may not have been saved, try again"
 	ourFault   = "internal error"
 )
 
-// answerTo is the one table from errors to answers (CONTRACT section 1).
+// answerTo is the one table from errors to answers (CONTRACT section 1). What wraps an error may be SQL: no
+// more of it is told than the text of the one that the table knows.
 func answerTo(err error) answer {
-	is := func(target error) bool { return errors.Is(err, target) }
+	var known error
+	is := func(targets ...error) bool {
+		i := slices.IndexFunc(targets, func(target error) bool { return errors.Is(err, target) })
+		if i >= 0 {
+			known = targets[i]
+		}
+		return i >= 0
+	}
 	var (
 		invalid   *storage.InvalidError
 		bad       *badRequest
@@ -64,24 +77,26 @@ func answerTo(err error) answer {
 	case errors.As(err, &large):
 		return answer{status: 413, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: large.Error()}
 	case is(errNoSuchPath):
-		return answer{status: 404, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: err.Error()}
+		return answer{status: 404, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: known.Error()}
 	case is(errMethod):
-		return answer{status: 405, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: err.Error()}
+		return answer{status: 405, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: known.Error()}
 	case is(storage.ErrConflict):
-		return answer{status: 409, code: vsspb.ErrorCode_CONFLICT_EXCEPTION, message: err.Error()}
+		return answer{status: 409, code: vsspb.ErrorCode_CONFLICT_EXCEPTION, message: known.Error()}
 	case is(storage.ErrNoSuchKey):
-		return answer{status: 404, code: vsspb.ErrorCode_NO_SUCH_KEY_EXCEPTION, message: err.Error()}
+		return answer{status: 404, code: vsspb.ErrorCode_NO_SUCH_KEY_EXCEPTION, message: known.Error()}
 	case errors.As(err, &authError):
 		return answer{status: 401, code: vsspb.ErrorCode_AUTH_EXCEPTION, message: authError.Error()}
-	case is(tenants.ErrUnknownTenant), is(tenants.ErrHostNamesTenant), is(tenants.ErrClosed), is(tenants.ErrReadOnly):
-		return answer{status: 403, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: err.Error()}
-	case is(tenants.ErrNotLoaded), is(errOverloaded), is(errDraining), is(errSlowBody):
-		return answer{status: 503, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: err.Error(),
+	case is(tenants.ErrUnknownTenant, tenants.ErrHostNamesTenant, tenants.ErrClosed, tenants.ErrReadOnly):
+		return answer{status: 403, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: known.Error()}
+	case is(tenants.ErrNotLoaded, errOverloaded, errDraining, errSlowBody):
+		return answer{status: 503, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: known.Error(),
 			retryAfter: true, level: slog.LevelWarn}
 	case is(storage.ErrAmbiguous):
-		return answer{status: 500, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION,
-			message: "the write may or may not have been saved, try again", level: slog.LevelError}
-	case is(storage.ErrUnavailable), is(storage.ErrTooLate), is(context.DeadlineExceeded), is(context.Canceled):
+		return answer{status: 500, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: ambiguous, level: slog.LevelError}
+	case is(context.Canceled): // the client has left, which is no fault of ours
+		return answer{status: 503, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: retryLater,
+			retryAfter: true, level: slog.LevelWarn}
+	case is(storage.ErrUnavailable, storage.ErrTooLate, context.DeadlineExceeded):
 		return answer{status: 503, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: retryLater,
 			retryAfter: true, level: slog.LevelError}
 	default:
@@ -97,7 +112,10 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if a.level >= slog.LevelWarn {
 		e.err = err
 	}
-	if a.message == retryLater || a.message == ourFault {
+	if a.code != vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION {
+		discardBody(r)
+	}
+	if a.message == retryLater || a.message == ambiguous || a.message == ourFault {
 		a.message += " (request " + w.Header().Get(requestIDHeader) + ")"
 	}
 	if a.retryAfter {

@@ -4,7 +4,9 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"runtime/debug"
 	"time"
@@ -37,6 +39,7 @@ func (s *Server) routes() http.Handler {
 	// linked, not continued. The server's name is fixed since Host is the client's to choose.
 	traced := r.With(otelhttp.NewMiddleware("vss",
 		otelhttp.WithServerName("vss"),
+		otelhttp.WithMeterProvider(s.cfg.MeterProvider),
 		otelhttp.WithPublicEndpointFn(func(*http.Request) bool { return true }),
 	))
 	for _, base := range []string{"/vss", "/t/{tenant}/vss"} {
@@ -48,6 +51,14 @@ func (s *Server) routes() http.Handler {
 	return r
 }
 
+// idleTimeout is how long a connection may wait for its next request. Longer than the 90 s for which older
+// clients keep one, so that they end it and no request is sent into one that we are closing. Newer ones are
+// told less than we do.
+const (
+	idleTimeout = 125 * time.Second
+	keepAlive   = "timeout=120"
+)
+
 // contractHeaders sets what CONTRACT section 1 asks of every answer. net/http adds Date, and puts
 // "Connection: close" in the place of keep-alive where it really closes.
 func contractHeaders(next http.Handler) http.Handler {
@@ -55,6 +66,8 @@ func contractHeaders(next http.Handler) http.Handler {
 		w.Header().Set("Vss-Protocol-Version", "0")
 		if r.ProtoAtLeast(1, 1) && r.ProtoMajor == 1 {
 			w.Header().Set("Connection", "keep-alive")
+			// vss-client 0.6 leaves a connection 60 s after it was opened, unless this says how long it may idle.
+			w.Header().Set("Keep-Alive", keepAlive)
 		}
 		next.ServeHTTP(w, r)
 	})
@@ -94,10 +107,16 @@ func (s *Server) recoverPanics(next http.Handler) http.Handler {
 				return
 			}
 			ww := w.(middleware.WrapResponseWriter) // by observe
-			if p == http.ErrAbortHandler || ww.Status() != 0 {
+			if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+				panic(err)
+			}
+			err := fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+			if ww.Status() != 0 {
+				e := eventOf(r.Context())
+				e.level, e.err = slog.LevelError, err
 				panic(http.ErrAbortHandler) // an answer has begun: only cutting it says that it is not whole
 			}
-			s.fail(w, r, fmt.Errorf("panic: %v\n%s", p, debug.Stack()))
+			s.fail(w, r, err)
 		}()
 		next.ServeHTTP(w, r)
 	})

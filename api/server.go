@@ -17,6 +17,9 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/metric"
+
 	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/tenants"
 )
@@ -45,7 +48,8 @@ type Config struct {
 	// balancer looks away first. DrainTimeout bounds the drain after it. Zero: none, and 10 s.
 	DrainDelay, DrainTimeout time.Duration
 
-	Log *slog.Logger // nil: slog.Default()
+	Log           *slog.Logger         // nil: slog.Default()
+	MeterProvider metric.MeterProvider // nil: otel's global one
 }
 
 // Server answers wallets.
@@ -72,6 +76,9 @@ func New(cfg Config) (*Server, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
+	if cfg.MeterProvider == nil {
+		cfg.MeterProvider = otel.GetMeterProvider()
+	}
 	s := &Server{cfg: cfg, log: cfg.Log, memory: newMemory(cfg.Memory)}
 	var err error
 	if s.metrics, err = newMetrics(s); err != nil {
@@ -97,9 +104,11 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		ReadHeaderTimeout: 5 * time.Second,
 		ReadTimeout:       10 * time.Second,
 		WriteTimeout:      12 * time.Second,
-		// Longer than the 90 s for which clients keep a connection, so that they end it and no request is
-		// sent into one that we are closing.
-		IdleTimeout:                  2 * time.Minute,
+		// WriteTimeout resets a stream of HTTP/2, but after the frame that is being written: a client that stops
+		// reading would keep the memory of its answers for ever. This ends its connection after a few times
+		// as long.
+		HTTP2:                        &http.HTTP2Config{WriteByteTimeout: 5 * time.Second},
+		IdleTimeout:                  idleTimeout,
 		MaxHeaderBytes:               64 << 10,
 		DisableGeneralOptionsHandler: true, // it would answer OPTIONS * without the contract's headers
 		ConnState: func(_ net.Conn, state http.ConnState) {

@@ -32,8 +32,12 @@ var settings = map[string]string{
 	"timezone": "UTC",
 	// The write relies on a fresh snapshot for each of its statements.
 	"default_transaction_isolation": "read committed",
-	// A backend whose client has died stops waiting for a lock, and holds nobody up, within this time.
+	// A backend whose client has died stops waiting for a lock within this time. It finds out only about a
+	// connection that was closed; one to a host that vanished is closed by these.
 	"client_connection_check_interval": "500ms",
+	"tcp_keepalives_idle":              "5",
+	"tcp_keepalives_interval":          "2",
+	"tcp_keepalives_count":             "3",
 	// Plans are kept, and one made while a table was small must be right when it no longer is: look-ups by
 	// index, joins by nested loop. Where nothing else is possible the planner still takes the others.
 	"enable_seqscan":   "off",

@@ -75,8 +75,7 @@ type snapshot struct {
 // a base domain that is no host name.
 //
 // The pool should be the directory's own: one that is shared with the data plane may have no connection
-// free for longer than a poll may take. It needs two connections, since one that stopped answering keeps
-// its place for up to 15 s (pgx waits for the server to hang up).
+// free for longer than a poll may take.
 func NewDirectory(pool *pgxpool.Pool, cfg DirectoryConfig) (*Directory, error) {
 	base, err := normalBaseDomain(cfg.BaseDomain)
 	if err != nil {

@@ -34,7 +34,7 @@ type Error struct {
 
 func (e *Error) Error() string {
 	s := e.Unwrap().Error()
-	if e.Message != "" {
+	if e.Message != "" && e.Message != s {
 		s += ": " + e.Message
 	}
 	s += fmt.Sprintf(" (HTTP %d", e.HTTPStatus)

@@ -30,12 +30,29 @@ type API struct {
 	OpsListen string `name:"ops-listen" env:"VSS_OPS_LISTEN" default:"127.0.0.1:9464" placeholder:"HOST:PORT" help:"Where the operator finds /metrics and /debug/pprof; never public (${default})."`
 
 	BaseDomain     string         `env:"VSS_BASE_DOMAIN" placeholder:"HOST" help:"Host name below which each tenant has a sub-domain, its slug. Without one, tenants are named by path and by their own domains."`
-	TrustedProxies []netip.Prefix `env:"VSS_TRUSTED_PROXIES" placeholder:"CIDR,..." help:"Proxies whose X-Forwarded-For is believed."`
+	TrustedProxies []netip.Prefix `env:"VSS_TRUSTED_PROXIES" placeholder:"CIDR" help:"Proxies whose X-Forwarded-For is believed."`
 	MaxPageSize    int            `env:"VSS_MAX_PAGE_SIZE" default:"100" placeholder:"KEYS" help:"Most keys in a page of listKeyVersions (${default})."`
 	Memory         int64          `env:"VSS_MEMORY" default:"1024" placeholder:"MIB" help:"Memory for bodies and answers in flight, in MiB; a call takes three times the size of its body (${default})."`
 	DrainDelay     time.Duration  `env:"VSS_DRAIN_DELAY" default:"0s" placeholder:"DURATION" help:"How long /readyz answers 503 before the server stops to accept (${default})."`
+	AllowDataLoss  bool           `env:"VSS_ALLOW_DATA_LOSS" help:"Take writes onto a database that may lose what it acknowledged: with fsync, full_page_writes or synchronous_commit off."`
 	LogLevel       slog.Level     `env:"VSS_LOG_LEVEL" default:"info" placeholder:"LEVEL" help:"debug, info, warn or error (${default})."`
 }
+
+// Validate refuses what would fail every call of some kind. kong asks it.
+func (f API) Validate() error {
+	switch {
+	case f.Memory < minMemory:
+		return fmt.Errorf("--memory is %d MiB; a body of %d MiB, the most that a tenant can be allowed, needs %d", f.Memory, tenants.MaxBodyLimit>>20, minMemory)
+	case f.MaxPageSize < 1 || f.MaxPageSize > 10000:
+		return fmt.Errorf("--max-page-size is %d, allowed are 1 to 10000", f.MaxPageSize)
+	case f.DrainDelay < 0:
+		return errors.New("--drain-delay is negative")
+	}
+	return nil
+}
+
+// minMemory is in MiB: three times the largest body, and the eighth that large bodies leave alone.
+const minMemory = (tenants.MaxBodyLimit>>20)*3*8/7 + 1
 
 // Listeners of an API, taken before anything else is started, so that a taken port is known at once.
 type Listeners struct{ API, Ops net.Listener }
@@ -94,7 +111,7 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 		return fmt.Errorf("telemetry: %w", err)
 	}
 	// A pool of its own, so that the directory is kept when the other one is busy.
-	directoryPool, err := db.Open(ctx, databaseURL, db.RoleAPI, 2)
+	directoryPool, err := db.Open(ctx, databaseURL, db.RoleAPI, 1)
 	if err != nil {
 		return err
 	}
@@ -103,12 +120,12 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 	if err != nil {
 		return err
 	}
-	store := postgres.New(pool, postgres.Config{MaxPageSize: f.MaxPageSize})
+	store := postgres.New(pool, postgres.Config{MaxPageSize: f.MaxPageSize, AllowDataLoss: f.AllowDataLoss})
 	server, err := api.New(api.Config{
 		Store:          store,
 		Tenants:        directory,
 		Auth:           tenants.NewAuthenticator(tenants.AuthenticatorConfig{}),
-		Ready:          store.Ping,
+		Ready:          store.Check,
 		TrustedProxies: f.TrustedProxies,
 		Memory:         f.Memory << 20,
 		DrainDelay:     f.DrainDelay,
@@ -132,16 +149,23 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 			stop(fmt.Errorf("ops listener: %w", err))
 		}
 	})
-	if started != nil {
-		parts.Go(func() {
-			for below.Err() == nil && !directory.Loaded() {
-				time.Sleep(10 * time.Millisecond)
+	parts.Go(func() {
+		for !directory.Loaded() {
+			select {
+			case <-below.Done():
+				return
+			case <-time.After(10 * time.Millisecond):
 			}
-			if directory.Loaded() {
-				started()
-			}
-		})
-	}
+		}
+		checking, cancel := context.WithTimeout(below, 5*time.Second)
+		defer cancel()
+		if err := store.Check(checking); err != nil {
+			log.Error("not fit to serve", "error", err)
+		}
+		if started != nil {
+			started()
+		}
+	})
 	log.Info("serving", "api", l.API.Addr().String(), "ops", l.Ops.Addr().String())
 	if err := server.Serve(serving, l.API); err != nil {
 		return err

@@ -89,11 +89,19 @@ func createDemo(ctx context.Context, url, baseDomain string) error {
 	return err
 }
 
-func (c devCmd) welcome(w io.Writer, l service.Listeners, state string) {
-	base := "http://" + l.API.Addr().String() + "/t/demo/vss"
-	if host, port, err := net.SplitHostPort(l.API.Addr().String()); err == nil && host == "127.0.0.1" {
-		base = "http://localhost:" + port + "/t/demo/vss"
+// demoURL is where wallets on this machine reach the tenant demo of an API that listens on an address.
+func demoURL(listen string) string {
+	host, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		return "http://" + listen + "/t/demo/vss"
 	}
+	if ip := net.ParseIP(host); host == "" || ip != nil && (ip.IsUnspecified() || ip.Equal(net.IPv4(127, 0, 0, 1))) {
+		host = "localhost"
+	}
+	return "http://" + net.JoinHostPort(host, port) + "/t/demo/vss"
+}
+
+func (c devCmd) welcome(w io.Writer, l service.Listeners, state string) {
 	fmt.Fprintf(w, `
 vss-cloud is up.
 
@@ -108,5 +116,5 @@ Store a value and read it back, in another shell:
 
 Ctrl-C stops it and keeps the state.
 
-`, base, l.Ops.Addr(), state, os.Args[0])
+`, demoURL(l.API.Addr().String()), l.Ops.Addr(), state, os.Args[0])
 }

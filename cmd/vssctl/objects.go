@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -18,7 +19,7 @@ import (
 
 // wallet is the flags of a call as a wallet makes it.
 type wallet struct {
-	URL     string        `name:"url" env:"VSS_URL" default:"http://localhost:8080/t/demo/vss" placeholder:"URL" help:"The tenant's base URL (${default})."`
+	URL     string        `name:"url" env:"VSS_URL" placeholder:"URL" help:"The tenant's base URL (that of the tenant demo at VSS_API_LISTEN: http://localhost:8080/t/demo/vss)."`
 	KeyFile string        `env:"VSS_WALLET_KEY_FILE" placeholder:"FILE" help:"The wallet's secret key, 64 hex digits; made if it does not exist (wallet.key in vss-cloud in the user's configuration directory)."`
 	StoreID string        `name:"store-id" placeholder:"TEXT" help:"The contract's store_id (empty)."`
 	Timeout time.Duration `default:"30s" placeholder:"DURATION" help:"For the whole call, retries included (${default})."`
@@ -34,8 +35,12 @@ func (w wallet) with(ctx context.Context, do func(context.Context, *client.Clien
 	if err != nil {
 		return err
 	}
+	base := w.URL
+	if base == "" {
+		base = demoURL(cmp.Or(os.Getenv("VSS_API_LISTEN"), "127.0.0.1:8080"))
+	}
 	// A person waits: half a second of retries is enough to ride out a hiccup.
-	c, err := client.New(client.Config{BaseURL: w.URL, Auth: auth, Retry: client.Retry{MaxAttempts: 6}})
+	c, err := client.New(client.Config{BaseURL: base, Auth: auth, Retry: client.Retry{MaxAttempts: 6}})
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}

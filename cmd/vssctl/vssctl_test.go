@@ -203,6 +203,7 @@ func TestTheCallsOfAWallet(t *testing.T) {
 	}
 	s.want(0, "", "delete", "a", "--version", "9")
 	s.want(0, "^2$", "get", "a")
+	s.want(1, "", "get", "a", "--url", "http://127.0.0.1:1/t/demo/vss", "--timeout", "2s")
 	s.want(0, "", "delete", "a")
 	s.want(3, "", "get", "a")
 
@@ -290,4 +291,6 @@ func TestHelpIsCompleteAndEndsWell(t *testing.T) {
 		s.want(0, "Usage: vssctl "+strings.Join(command, " "), append(command, "--help")...)
 	}
 	s.want(2, "", "no-such-command")
+	s.want(2, "--memory", "dev", "--memory", "64")
+	s.want(2, "--max-page-size", "dev", "--max-page-size", "-5")
 }

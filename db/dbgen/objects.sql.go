@@ -12,6 +12,37 @@ import (
 	"github.com/google/uuid"
 )
 
+const Acquaint = `-- name: Acquaint :one
+SELECT clock_timestamp()::timestamptz AS now,
+       pg_is_in_recovery()::bool AS standby,
+       current_setting('fsync')::bool AS fsync,
+       current_setting('full_page_writes')::bool AS full_page_writes,
+       current_setting('synchronous_commit')::text AS synchronous_commit
+`
+
+type AcquaintRow struct {
+	Now               time.Time
+	Standby           bool
+	Fsync             bool
+	FullPageWrites    bool
+	SynchronousCommit string
+}
+
+// What a store must know of the server behind a new connection: its clock, and whether it keeps what it says
+// it has saved (CONTRACT section 6).
+func (q *Queries) Acquaint(ctx context.Context, db DBTX) (AcquaintRow, error) {
+	row := db.QueryRow(ctx, Acquaint)
+	var i AcquaintRow
+	err := row.Scan(
+		&i.Now,
+		&i.Standby,
+		&i.Fsync,
+		&i.FullPageWrites,
+		&i.SynchronousCommit,
+	)
+	return i, err
+}
+
 const ApplyWrites = `-- name: ApplyWrites :many
 WITH locked AS MATERIALIZED (
     SELECT unnest(string_to_array(current_setting('vss.locked'), ',')::uuid[]) AS store
@@ -151,13 +182,23 @@ func (q *Queries) ApplyWrites(ctx context.Context, db DBTX, arg ApplyWritesParam
 const BoundTransaction = `-- name: BoundTransaction :exec
 SELECT set_config('lock_timeout', $1::text, true),
        set_config('statement_timeout', $1::text, true),
-       set_config('idle_in_transaction_session_timeout', $1::text, true)
+       set_config('idle_in_transaction_session_timeout', $1::text, true),
+       CASE WHEN current_setting('server_version_num')::int >= 170000
+            THEN set_config('transaction_timeout', $1::text, true) END,
+       set_config('vss.not_after', $2::text, true)
 `
 
-// Bounds every later statement of this transaction (milliseconds), on the server, so that they hold when
-// the caller is gone: waiting for a lock, running, and sitting idle between two statements.
-func (q *Queries) BoundTransaction(ctx context.Context, db DBTX, milliseconds string) error {
-	_, err := db.Exec(ctx, BoundTransaction, milliseconds)
+type BoundTransactionParams struct {
+	Milliseconds string
+	NotAfter     string
+}
+
+// Bounds the rest of this transaction on the server, so that it holds when the caller is gone: waiting for a
+// lock, running a statement, idling between two (milliseconds); all of it together where PostgreSQL can (17
+// and newer), as an instance that freezes between two messages of one batch keeps its locks otherwise. And
+// the commit itself is refused past not_after (the trigger commit_in_time).
+func (q *Queries) BoundTransaction(ctx context.Context, db DBTX, arg BoundTransactionParams) error {
+	_, err := db.Exec(ctx, BoundTransaction, arg.Milliseconds, arg.NotAfter)
 	return err
 }
 
@@ -177,22 +218,6 @@ type CreateStoreParams struct {
 func (q *Queries) CreateStore(ctx context.Context, db DBTX, arg CreateStoreParams) error {
 	_, err := db.Exec(ctx, CreateStore, arg.Store, arg.Wallet, arg.StoreID)
 	return err
-}
-
-const DatabaseClock = `-- name: DatabaseClock :one
-SELECT clock_timestamp()::timestamptz AS now, pg_is_in_recovery()::bool AS standby
-`
-
-type DatabaseClockRow struct {
-	Now     time.Time
-	Standby bool
-}
-
-func (q *Queries) DatabaseClock(ctx context.Context, db DBTX) (DatabaseClockRow, error) {
-	row := db.QueryRow(ctx, DatabaseClock)
-	var i DatabaseClockRow
-	err := row.Scan(&i.Now, &i.Standby)
-	return i, err
 }
 
 const EnrolWallet = `-- name: EnrolWallet :exec
@@ -306,21 +331,17 @@ func (q *Queries) GetObject(ctx context.Context, db DBTX, arg GetObjectParams) (
 }
 
 const LastWrite = `-- name: LastWrite :one
-SELECT pg_is_in_recovery()::bool AS standby, s.last_write FROM stores s WHERE s.store = $1 FOR NO KEY UPDATE
+SELECT s.last_write FROM stores s WHERE s.store = $1 FOR NO KEY UPDATE
 `
 
-type LastWriteRow struct {
-	Standby   bool
-	LastWrite *uuid.UUID
-}
-
 // Settles a commit whose answer was lost. Waits for the store's row, up to lock_timeout: as long as the
-// lost transaction lives, it holds it.
-func (q *Queries) LastWrite(ctx context.Context, db DBTX, store uuid.UUID) (LastWriteRow, error) {
+// lost transaction lives, it holds it. It must lock: that writes WAL, so this transaction's own commit waits
+// for the synchronous standby to have all that came before it, the lost commit included.
+func (q *Queries) LastWrite(ctx context.Context, db DBTX, store uuid.UUID) (*uuid.UUID, error) {
 	row := db.QueryRow(ctx, LastWrite, store)
-	var i LastWriteRow
-	err := row.Scan(&i.Standby, &i.LastWrite)
-	return i, err
+	var last_write *uuid.UUID
+	err := row.Scan(&last_write)
+	return last_write, err
 }
 
 const ListObjects = `-- name: ListObjects :many

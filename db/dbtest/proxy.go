@@ -34,6 +34,7 @@ type Proxy struct {
 	conns   map[net.Conn]struct{} // both sides
 	down    bool
 	inspect func(statements []string) Action
+	arrive  func(statement string)
 	trips   int
 	cancels int
 }
@@ -86,8 +87,17 @@ func (p *Proxy) Up() {
 	p.down = false
 }
 
+// OnStatement has f called before each statement of the extended protocol passes; it may take its time. What
+// came before it is on its way by then. nil: nobody is.
+func (p *Proxy) OnStatement(f func(statement string)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.arrive = f
+}
+
 // Inspect has every batch of statements decided by f as its end passes (a Sync of the extended protocol, or
-// a simple query): for an implicit transaction that is its commit. nil: all pass.
+// a simple query): for an implicit transaction that is its commit. f may take its time; the server has the
+// statements themselves by then. nil: all pass.
 func (p *Proxy) Inspect(f func(statements []string) Action) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -208,6 +218,13 @@ func (p *Proxy) toServer(l *link) {
 				_, rest := cString(body) // the portal
 				name, _ := cString(rest)
 				batch = append(batch, prepared[name])
+				p.mu.Lock()
+				arrive := p.arrive
+				p.mu.Unlock()
+				if arrive != nil {
+					_ = out.Flush()
+					arrive(prepared[name])
+				}
 			case 'Q':
 				sql, _ := cString(body)
 				batch, ends = append(batch, sql), true
@@ -221,12 +238,12 @@ func (p *Proxy) toServer(l *link) {
 			inspect := p.inspect
 			p.mu.Unlock()
 			if inspect != nil {
+				_ = out.Flush()
 				action = inspect(batch)
 			}
 			batch = nil
 		}
 		if action == CutBefore {
-			_ = out.Flush() // what came before it is on its way, as it would be
 			return
 		}
 		if action == CutAfter {

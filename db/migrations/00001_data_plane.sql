@@ -31,6 +31,21 @@ CREATE TABLE stores (
 ) WITH (fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_cost_delay = 0);
 CREATE INDEX stores_by_wallet ON stores (wallet);
 
+-- Every write updates its stores row, and this runs at the end of its transaction, in the commit: a commit that
+-- arrives after its deadline must not take effect (CONTRACT section 3), however long it was on its way.
+-- +goose StatementBegin
+CREATE FUNCTION commit_in_time() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF clock_timestamp() > nullif(current_setting('vss.not_after', true), '')::timestamptz THEN
+        RAISE EXCEPTION 'the commit came after its deadline' USING ERRCODE = 'query_canceled';
+    END IF;
+    RETURN NULL;
+END
+$$;
+-- +goose StatementEnd
+CREATE CONSTRAINT TRIGGER commit_in_time AFTER UPDATE ON stores DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION commit_in_time();
+
 -- Values are ciphertext: EXTERNAL keeps PostgreSQL from trying to compress them.
 CREATE TABLE objects (
     store      uuid             NOT NULL,
@@ -58,8 +73,9 @@ CREATE UNIQUE INDEX objects_by_block ON objects (store, (position >> 8), key);
 -- p_limit of them if there are as many, and up to a block more.
 --
 -- Work: a range of at most 1,000 keys is read through the primary key and sorted. For a longer one, blocks are
--- read from the newest on: two descents for each block that holds any key, and the matches themselves. A
--- store of N keys has N/256 such blocks, and up to N where most of what was created has been deleted.
+-- read from the newest on: two descents for each block that holds any key, and the matches themselves. After
+-- 500 blocks (128,000 keys, fewer where much has been deleted since) the rest of the page comes from the whole
+-- range, sorted: one read of each key that matches, whatever else the store holds.
 -- STABLE: every statement inside sees the one snapshot of the calling statement.
 -- The plans must be index scans however small the tables were when they were made, hence enable_seqscan.
 -- +goose StatementBegin
@@ -71,6 +87,7 @@ AS $$
 #variable_conflict use_column
 DECLARE
     few     CONSTANT int := 1000;
+    budget  int := 500; -- blocks
     matches int;
     total   int := 0;
     block   bigint := p_before >> 8;
@@ -104,6 +121,15 @@ BEGIN
         total := total + matches;
         EXIT WHEN total >= p_limit;
         block := block - 1;
+        budget := budget - 1;
+        IF budget = 0 THEN
+            RETURN QUERY
+                SELECT o.key, o.version, o.position FROM objects o
+                 WHERE o.store = p_store AND o.key >= p_from COLLATE "C" AND o.key < p_to COLLATE "C"
+                   AND o.position < p_before AND (o.position >> 8) <= block
+                 ORDER BY o.position DESC LIMIT p_limit - total;
+            RETURN;
+        END IF;
     END LOOP;
 END
 $$;
@@ -113,4 +139,5 @@ $$;
 DROP FUNCTION list_keys;
 DROP TABLE objects;
 DROP TABLE stores;
+DROP FUNCTION commit_in_time;
 DROP TABLE wallets;

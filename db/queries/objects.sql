@@ -39,11 +39,16 @@ SELECT pg_is_in_recovery()::bool AS standby,
  LIMIT @page;
 
 -- name: BoundTransaction :exec
--- Bounds every later statement of this transaction (milliseconds), on the server, so that they hold when
--- the caller is gone: waiting for a lock, running, and sitting idle between two statements.
+-- Bounds the rest of this transaction on the server, so that it holds when the caller is gone: waiting for a
+-- lock, running a statement, idling between two (milliseconds); all of it together where PostgreSQL can (17
+-- and newer), as an instance that freezes between two messages of one batch keeps its locks otherwise. And
+-- the commit itself is refused past not_after (the trigger commit_in_time).
 SELECT set_config('lock_timeout', @milliseconds::text, true),
        set_config('statement_timeout', @milliseconds::text, true),
-       set_config('idle_in_transaction_session_timeout', @milliseconds::text, true);
+       set_config('idle_in_transaction_session_timeout', @milliseconds::text, true),
+       CASE WHEN current_setting('server_version_num')::int >= 170000
+            THEN set_config('transaction_timeout', @milliseconds::text, true) END,
+       set_config('vss.not_after', @not_after::text, true);
 
 -- name: LockStores :exec
 -- Locks the rows of these stores that nobody else holds, in order, and leaves their names in the
@@ -162,8 +167,15 @@ SELECT FROM stores WHERE store = @store FOR NO KEY UPDATE;
 
 -- name: LastWrite :one
 -- Settles a commit whose answer was lost. Waits for the store's row, up to lock_timeout: as long as the
--- lost transaction lives, it holds it.
-SELECT pg_is_in_recovery()::bool AS standby, s.last_write FROM stores s WHERE s.store = @store FOR NO KEY UPDATE;
+-- lost transaction lives, it holds it. It must lock: that writes WAL, so this transaction's own commit waits
+-- for the synchronous standby to have all that came before it, the lost commit included.
+SELECT s.last_write FROM stores s WHERE s.store = @store FOR NO KEY UPDATE;
 
--- name: DatabaseClock :one
-SELECT clock_timestamp()::timestamptz AS now, pg_is_in_recovery()::bool AS standby;
+-- name: Acquaint :one
+-- What a store must know of the server behind a new connection: its clock, and whether it keeps what it says
+-- it has saved (CONTRACT section 6).
+SELECT clock_timestamp()::timestamptz AS now,
+       pg_is_in_recovery()::bool AS standby,
+       current_setting('fsync')::bool AS fsync,
+       current_setting('full_page_writes')::bool AS full_page_writes,
+       current_setting('synchronous_commit')::text AS synchronous_commit;

@@ -6,9 +6,9 @@ import (
 )
 
 // clock tells the database's time. A write carries the instant after which it must have no effect, and the
-// server compares it with its own clock; the two machines' clocks need not agree, so the instant is
-// given in the server's time. Between two readings our monotonic clock counts, so a jump of our wall clock
-// does nothing, and one of the server's lasts until the next answer, as every answer is a reading.
+// server compares it with its own clock; the two machines' clocks need not agree, so the instant is given in
+// the server's time. It is read on every new connection and off every answer to a write, and in between our
+// monotonic clock counts: a jump of our wall clock does nothing.
 type clock struct {
 	last atomic.Pointer[reading]
 }
@@ -18,17 +18,25 @@ type reading struct {
 	ours   time.Time // with its monotonic part
 }
 
-// read takes a reading: server was its time before now. The instants that at returns are thus early by the
-// way of the answer, never late.
-func (c *clock) read(server time.Time) {
+// set takes a reading: server was its time before now. The instants that at returns are thus early by the way
+// of the answer, never late.
+func (c *clock) set(server time.Time) {
 	c.last.Store(&reading{server: server, ours: time.Now()})
 }
 
-// at is the server's time at our instant t. False if the clock was never read.
-func (c *clock) at(t time.Time) (time.Time, bool) {
+// refine takes a reading if it is the better one, as an answer that came faster is.
+func (c *clock) refine(server time.Time) {
+	now := time.Now()
+	if server.After(c.at(now)) {
+		c.last.Store(&reading{server: server, ours: now})
+	}
+}
+
+// at is the server's time at our instant t; ours, if it was never read.
+func (c *clock) at(t time.Time) time.Time {
 	r := c.last.Load()
 	if r == nil {
-		return time.Time{}, false
+		return t
 	}
-	return r.server.Add(t.Sub(r.ours)), true
+	return r.server.Add(t.Sub(r.ours))
 }

@@ -37,7 +37,8 @@ func translate(err error) error {
 			return fmt.Errorf("%w: %w: %w", storage.ErrUnavailable, errAgain, err)
 		case pg.Code == "55P03", // lock_not_available: lock_timeout, which comes from the deadline
 			pg.Code == "57014", // query_canceled: statement_timeout, likewise
-			pg.Code == "25P03": // idle_in_transaction_session_timeout, likewise
+			pg.Code == "25P03", // idle_in_transaction_session_timeout, likewise
+			pg.Code == "25P04": // transaction_timeout, likewise
 			return fmt.Errorf("%w: %w", storage.ErrTooLate, err)
 		case class == "53", class == "58": // insufficient_resources (disk full, memory), system_error
 			return fmt.Errorf("%w: %w", storage.ErrUnavailable, err)

@@ -184,38 +184,49 @@ func TestALostWriteThatALaterOneReplacedIsNotSaidToBeSaved(t *testing.T) {
 	p := newPlace(t, 2)
 	ks := key(t)
 	write(t, p.stores[1], ks, put("k", 0, "v"))
+	cutOnce(p.proxies[0], oneTrip, dbtest.CutAfter)
 	// The other instance writes between the lost commit and the question for the last write.
-	settling := make(chan struct{})
-	var cut atomic.Bool
-	p.proxies[0].Inspect(func(statements []string) dbtest.Action {
-		switch {
-		case oneTrip(statements) && cut.CompareAndSwap(false, true):
-			return dbtest.CutAfter
-		case has(statements, "LastWrite"):
-			select {
-			case <-settling:
-			default:
-				write(t, p.stores[1], ks, put("k", 2, "newer"))
-				close(settling)
-			}
+	var replaced atomic.Bool
+	p.proxies[0].OnStatement(func(statement string) {
+		if strings.Contains(statement, "LastWrite") && replaced.CompareAndSwap(false, true) {
+			write(t, p.stores[1], ks, put("k", 2, "newer"))
 		}
-		return dbtest.Pass
 	})
 	if err := p.stores[0].Put(t.Context(), ks, put("k", 1, "v")); !errors.Is(err, storage.ErrAmbiguous) {
 		t.Fatalf("error %v, want ErrAmbiguous", err)
+	}
+	if !replaced.Load() {
+		t.Fatal("nobody asked for the last write")
 	}
 	wantVersion(t, p.stores[1], ks, "k", 3)
 }
 
 func TestAWriteThatIsHeldUpOnItsWayHasNoEffectAfterItsDeadline(t *testing.T) {
 	t.Parallel()
-	// The server gets it whole, and no sooner than its caller was told that it was too late.
+	statement := func(p *dbtest.Proxy, held func()) {
+		p.OnStatement(func(s string) {
+			if strings.Contains(s, "ApplyWrites") {
+				held()
+			}
+		})
+	}
+	batch := func(is func([]string) bool) func(*dbtest.Proxy, func()) {
+		return func(p *dbtest.Proxy, held func()) {
+			p.Inspect(func(s []string) dbtest.Action {
+				if is(s) {
+					held()
+				}
+				return dbtest.Pass
+			})
+		}
+	}
 	for name, way := range map[string]struct {
 		first bool
-		last  func([]string) bool // the batch that decides
+		hold  func(p *dbtest.Proxy, held func())
 	}{
-		"in the usual case":        {false, oneTrip},
-		"in a store's first write": {true, func(s []string) bool { return has(s, "ApplyWrites") && !has(s, "BoundTransaction") }},
+		"with the statement that decides":          {false, statement},
+		"with the commit":                          {false, batch(oneTrip)},
+		"with the commit of a store's first write": {true, batch(commit)},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
@@ -227,12 +238,11 @@ func TestAWriteThatIsHeldUpOnItsWayHasNoEffectAfterItsDeadline(t *testing.T) {
 			write(t, p.stores[0], key(t), put("k", 0, "v")) // its statements are prepared and the clock is read
 			passed := make(chan struct{})
 			var once atomic.Bool
-			p.proxies[0].Inspect(func(statements []string) dbtest.Action {
-				if way.last(statements) && once.CompareAndSwap(false, true) {
+			way.hold(p.proxies[0], func() {
+				if once.CompareAndSwap(false, true) {
 					time.Sleep(1500 * time.Millisecond)
 					close(passed)
 				}
-				return dbtest.Pass
 			})
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
@@ -243,7 +253,27 @@ func TestAWriteThatIsHeldUpOnItsWayHasNoEffectAfterItsDeadline(t *testing.T) {
 			<-passed
 			time.Sleep(300 * time.Millisecond)
 			wantVersion(t, p.stores[1], ks, "k", 0)
+			write(t, p.stores[1], ks, put("k", 0, "v")) // and holds nobody up
 		})
+	}
+}
+
+func TestAServerThatMayLoseWhatItAcknowledgesTakesNoWrites(t *testing.T) {
+	t.Parallel()
+	pool, err := db.Open(t.Context(), dbtest.New(t), db.RoleAPI, 2)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(pool.Close)
+	s := postgres.New(pool, postgres.Config{}) // test servers are made with fsync off
+	if err := s.Check(t.Context()); !errors.Is(err, storage.ErrUnavailable) || !strings.Contains(err.Error(), "fsync is false") {
+		t.Fatalf("check: %v", err)
+	}
+	if err := s.Put(t.Context(), key(t), put("k", -1, "v")); !errors.Is(err, storage.ErrUnavailable) {
+		t.Fatalf("put: %v", err)
+	}
+	if _, err := s.Get(t.Context(), key(t), "k", nil); !errors.Is(err, storage.ErrNoSuchKey) {
+		t.Fatalf("reads are served, and say %v", err)
 	}
 }
 
@@ -316,7 +346,7 @@ func TestADatabaseClockThatDiffersChangesNothing(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(pool.Close)
-	s := postgres.New(pool, postgres.Config{})
+	s := postgres.New(pool, postgres.Config{AllowDataLoss: true})
 	ks := key(t)
 	for _, skew := range []time.Duration{0, -time.Hour, time.Hour, 0} {
 		postgres.SkewClock(s, skew)

@@ -52,7 +52,7 @@ func newPlace(t testing.TB, instances int) *place {
 			pool.Close()
 		})
 		p.proxies, p.pools = append(p.proxies, proxy), append(p.pools, pool)
-		p.stores = append(p.stores, postgres.New(pool, postgres.Config{}))
+		p.stores = append(p.stores, postgres.New(pool, postgres.Config{AllowDataLoss: true}))
 	}
 	return p
 }

@@ -6,6 +6,7 @@ package postgres
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/jackc/pgx/v5/pgxpool"
@@ -22,6 +23,10 @@ type Config struct {
 
 	// MaxPageSize is the most keys a page of a list holds. Zero: 100 (CONTRACT section 2).
 	MaxPageSize int
+
+	// AllowDataLoss lets writes onto a server that may lose what it acknowledged: fsync, full_page_writes or
+	// synchronous_commit is off. Without it they are refused (CONTRACT section 6). For tests.
+	AllowDataLoss bool
 }
 
 // inline is the size in bytes up to which a value is read along with the question whether it exists. A
@@ -32,6 +37,10 @@ const inline = 64 << 10
 // deadline itself, has not answered.
 const grace = 250 * time.Millisecond
 
+// large is the size of a batch, in bytes, from which on it is written one at a time: the server needs several
+// times as much for it.
+const large = 8 << 20
+
 // Store is a storage.Store over one PostgreSQL database. Any number of them, in any number of processes,
 // may share the database.
 type Store struct {
@@ -39,8 +48,11 @@ type Store struct {
 	queries     *dbgen.Queries
 	clock       clock
 	turns       turns
+	writes      chan struct{} // a place for each write that may hold a connection
+	large       chan struct{} // and for the one large write
 	timeout     time.Duration
 	maxPageSize int
+	lossy       bool
 }
 
 var _ storage.Store = (*Store)(nil)
@@ -53,16 +65,60 @@ func New(pool *pgxpool.Pool, cfg Config) *Store {
 	if cfg.MaxPageSize == 0 {
 		cfg.MaxPageSize = 100
 	}
-	return &Store{pool: pool, queries: dbgen.New(), timeout: cfg.Timeout, maxPageSize: cfg.MaxPageSize}
+	return &Store{
+		pool: pool, queries: dbgen.New(), timeout: cfg.Timeout, maxPageSize: cfg.MaxPageSize, lossy: cfg.AllowDataLoss,
+		// Writes wait for locks, and for a standby that may be gone; reads must still find a connection.
+		writes: make(chan struct{}, max(1, pool.Config().MaxConns*3/4)),
+		large:  make(chan struct{}, 1),
+	}
 }
 
-// Ping says whether the primary answers.
-func (s *Store) Ping(ctx context.Context) error {
-	row, err := s.queries.DatabaseClock(ctx, s.pool)
-	if err == nil && row.Standby {
-		err = errStandby
+// Check says whether the primary answers, and whether it may be written to.
+func (s *Store) Check(ctx context.Context) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return translate(err)
 	}
-	return translate(err)
+	defer conn.Release()
+	return s.ask(ctx, conn)
+}
+
+// acquaint asks the server behind a connection once, since a new connection may be to another server.
+func (s *Store) acquaint(ctx context.Context, conn *pgxpool.Conn) error {
+	const known = "vss.acquainted"
+	seen := conn.Conn().PgConn().CustomData()
+	if seen[known] != nil {
+		return nil
+	}
+	if err := s.ask(ctx, conn); err != nil {
+		return err
+	}
+	seen[known] = true
+	return nil
+}
+
+// ask reads the server's clock, and its settings: it fails for a server that must not be written to.
+func (s *Store) ask(ctx context.Context, conn *pgxpool.Conn) error {
+	row, err := s.queries.Acquaint(ctx, conn)
+	if err := primary(ctx, conn.Conn(), row.Standby, err); err != nil {
+		return err
+	}
+	if !s.lossy && !(row.Fsync && row.FullPageWrites && row.SynchronousCommit != "off") {
+		return fmt.Errorf("%w: no write is taken, since the database may lose it: fsync is %t, full_page_writes is %t, synchronous_commit is %s",
+			storage.ErrUnavailable, row.Fsync, row.FullPageWrites, row.SynchronousCommit)
+	}
+	s.clock.set(row.Now)
+	return nil
+}
+
+// place takes a place in one of the store's bounds, or fails when ctx ends first.
+func place(ctx context.Context, places chan struct{}) (leave func(), err error) {
+	select {
+	case places <- struct{}{}:
+		return func() { <-places }, nil
+	case <-ctx.Done():
+		return nil, translate(ctx.Err())
+	}
 }
 
 // bounded gives ctx a deadline if it has none nearer than the store's timeout.

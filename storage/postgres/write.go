@@ -85,6 +85,18 @@ func (s *Store) put(ctx context.Context, ks storage.Keyspace, batch storage.Batc
 		return "", translate(err)
 	}
 	defer done()
+	if size(batch) >= large {
+		leave, err := place(ctx, s.large)
+		if err != nil {
+			return "", err
+		}
+		defer leave()
+	}
+	leave, err := place(ctx, s.writes)
+	if err != nil {
+		return "", err
+	}
+	defer leave()
 
 	return again(ctx, func() (outcome, error) {
 		results, err := s.together(ctx, []write{w})
@@ -108,6 +120,14 @@ func (s *Store) put(ctx context.Context, ks storage.Keyspace, batch storage.Batc
 	})
 }
 
+// size is what a batch takes on its way, in bytes.
+func size(b storage.Batch) (n int) {
+	for _, w := range b.Writes {
+		n += len(w.Key) + len(w.Value)
+	}
+	return n
+}
+
 // result is what became of one write.
 type result struct {
 	outcome outcome
@@ -125,13 +145,16 @@ func (s *Store) together(ctx context.Context, writes []write) ([]result, error) 
 	// From here on the transaction is on its way, whoever leaves.
 	sent, cancel := uncancelled(ctx)
 	defer cancel()
-	if err := s.readClock(sent, conn); err != nil {
+	if err := s.acquaint(sent, conn); err != nil {
 		return nil, err
 	}
 
 	var b pgx.Batch
-	s.bound(&b, time.Until(writes[0].notAfter))
+	s.bound(&b, writes[0].notAfter)
 	results, err := s.apply(sent, conn, &b, writes)
+	if size(writes[0].batch) >= large {
+		defer conn.Conn().Close(sent) // pgx keeps a buffer of what it sent for as long as the connection
+	}
 	switch {
 	case err == nil && db.TakeWarning(conn.Conn()) == "":
 		return results, nil
@@ -155,10 +178,13 @@ func (s *Store) alone(ctx context.Context, w write, first bool) (outcome, error)
 		return "", translate(err)
 	}
 	defer conn.Release()
+	if err := s.acquaint(ctx, conn); err != nil {
+		return "", err
+	}
 
 	var b pgx.Batch
 	b.BeginTx(pgx.TxOptions{})
-	s.bound(&b, time.Until(w.notAfter))
+	s.bound(&b, w.notAfter)
 	store := uuid.UUID(w.ks.Store())
 	if first {
 		owner, wallet := w.ks.Owner(), uuid.UUID(w.ks.Wallet())
@@ -179,7 +205,9 @@ func (s *Store) alone(ctx context.Context, w write, first bool) (outcome, error)
 		return "", translate(err)
 	}
 
-	results, err := s.apply(sent, conn, &pgx.Batch{}, []write{w})
+	b = pgx.Batch{}
+	s.bound(&b, w.notAfter) // again, by the time that remains
+	results, err := s.apply(sent, conn, &b, []write{w})
 	switch {
 	case err != nil:
 		return "", translate(err) // no commit was sent
@@ -202,9 +230,11 @@ func (s *Store) alone(ctx context.Context, w write, first bool) (outcome, error)
 	return applied, nil
 }
 
-// bound queues the statement that makes the server end the transaction when the time that remains is up.
-func (s *Store) bound(b *pgx.Batch, remaining time.Duration) {
-	b.Queue(dbgen.BoundTransaction, strconv.FormatInt(max(1, remaining.Milliseconds()), 10))
+// bound queues the statement that makes the server refuse what comes after the deadline, by its own clock.
+func (s *Store) bound(b *pgx.Batch, notAfter time.Time) {
+	b.Queue(dbgen.BoundTransaction,
+		strconv.FormatInt(max(1, time.Until(notAfter).Milliseconds()), 10),
+		s.clock.at(notAfter).UTC().Format("2006-01-02T15:04:05.999999Z07:00"))
 }
 
 // apply queues LockStores and ApplyWrites, sends the batch and reads an outcome for each write.
@@ -226,7 +256,7 @@ func (s *Store) apply(ctx context.Context, conn *pgxpool.Conn, b *pgx.Batch, wri
 	global := make([]*int64, len(writes)) // sqlc knows no arrays with NULLs
 	for i, w := range writes {
 		p.Stores[i], p.WriteIds[i], global[i] = uuid.UUID(w.ks.Store()), w.id, w.batch.GlobalVersion
-		p.NotAfter[i], _ = s.clock.at(w.notAfter)
+		p.NotAfter[i] = s.clock.at(w.notAfter)
 		add := func(key string, version int64, deletes bool, value []byte) {
 			p.Keys = append(p.Keys, key)
 			p.ItemWrites = append(p.ItemWrites, int32(i)+1)
@@ -254,28 +284,17 @@ func (s *Store) apply(ctx context.Context, conn *pgxpool.Conn, b *pgx.Batch, wri
 			var row dbgen.ApplyWritesRow
 			_, err := pgx.ForEachRow(rows, []any{&row.N, &row.Outcome, &row.Now}, func() error {
 				results[row.N-1].outcome = outcome(row.Outcome)
+				if results[row.N-1].outcome == late {
+					s.clock.set(row.Now)
+				} else {
+					s.clock.refine(row.Now)
+				}
 				return nil
 			})
-			if err == nil {
-				s.clock.read(row.Now)
-			}
 			return err
 		})
 	err := conn.SendBatch(ctx, b).Close()
 	return results, err
-}
-
-// readClock reads the server's clock if no answer has told it yet.
-func (s *Store) readClock(ctx context.Context, conn *pgxpool.Conn) error {
-	if _, known := s.clock.at(time.Now()); known {
-		return nil
-	}
-	row, err := s.queries.DatabaseClock(ctx, conn)
-	if err != nil {
-		return translate(err)
-	}
-	s.clock.read(row.Now)
-	return nil
 }
 
 // settle finds out whether a write whose commit was not answered, or answered with a warning, is saved: nil
@@ -312,14 +331,19 @@ func (s *Store) lastWrite(ctx context.Context, w write) (*uuid.UUID, error) {
 	defer conn.Release()
 	sent, cancel := uncancelled(ctx)
 	defer cancel()
+	if err := s.acquaint(sent, conn); err != nil {
+		return nil, err
+	}
+	db.TakeWarning(conn.Conn())
 	var b pgx.Batch
-	s.bound(&b, time.Until(w.notAfter))
-	var row dbgen.LastWriteRow
-	b.Queue(dbgen.LastWrite, uuid.UUID(w.ks.Store())).QueryRow(func(r pgx.Row) error {
-		return r.Scan(&row.Standby, &row.LastWrite)
-	})
+	s.bound(&b, w.notAfter)
+	var last *uuid.UUID
+	b.Queue(dbgen.LastWrite, uuid.UUID(w.ks.Store())).QueryRow(func(r pgx.Row) error { return r.Scan(&last) })
 	if err := conn.SendBatch(sent, &b).Close(); err != nil {
 		return nil, err
 	}
-	return row.LastWrite, nil
+	if warning := db.TakeWarning(conn.Conn()); warning != "" {
+		return nil, fmt.Errorf("the server warned: %s", warning) // nobody waited for the standby: no proof
+	}
+	return last, nil
 }
