@@ -93,7 +93,7 @@ func FuzzAfterPrefix(f *testing.F) {
 	f.Fuzz(func(t *testing.T, key, prefix string) {
 		for _, s := range []string{key, prefix} {
 			if !utf8.ValidString(s) || utf8.RuneCountInString(s) > storage.MaxKeyLength {
-				t.Skip("no store is asked for that")
+				return // no store is asked for that
 			}
 		}
 		checkAfterPrefix(t, key, prefix)
