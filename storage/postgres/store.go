@@ -103,7 +103,7 @@ func (s *Store) ask(ctx context.Context, conn *pgxpool.Conn) error {
 	if err := primary(ctx, conn.Conn(), row.Standby, err); err != nil {
 		return err
 	}
-	if !s.lossy && !(row.Fsync && row.FullPageWrites && row.SynchronousCommit != "off") {
+	if !s.lossy && (!row.Fsync || !row.FullPageWrites || row.SynchronousCommit == "off") {
 		return fmt.Errorf("%w: no write is taken, since the database may lose it: fsync is %t, full_page_writes is %t, synchronous_commit is %s",
 			storage.ErrUnavailable, row.Fsync, row.FullPageWrites, row.SynchronousCommit)
 	}
