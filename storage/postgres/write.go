@@ -28,7 +28,7 @@ import (
 // A write whose row is held, or whose store does not exist yet, is then tried alone, in three trips: [bound,
 // create what is missing, wait for the lock], [decide and apply], [commit]. While it waits, nothing of it
 // has been said that could change anything: if its caller leaves or its process dies, the transaction
-// ends with its connection. No cancel request is sent, and needed, for that (db.Open).
+// ends with its connection. No cancel request is sent or needed for that (db.Open).
 //
 // Both end with an outcome, with an error that proves that nothing was committed, or with the commit's
 // answer lost. Then the store's row is asked for the id of its last write.
@@ -152,9 +152,7 @@ func (s *Store) together(ctx context.Context, writes []write) ([]result, error) 
 	var b pgx.Batch
 	s.bound(&b, writes[0].notAfter)
 	results, err := s.apply(sent, conn, &b, writes)
-	if size(writes[0].batch) >= large {
-		defer conn.Conn().Close(sent) // pgx keeps a buffer of what it sent for as long as the connection
-	}
+	s.shrink(sent, conn, writes)
 	switch {
 	case err == nil && db.TakeWarning(conn.Conn()) == "":
 		return results, nil
@@ -217,6 +215,7 @@ func (s *Store) alone(ctx context.Context, w write, first bool) (outcome, error)
 		return "", translate(ctx.Err())
 	}
 	err = tx.Commit(sent)
+	s.shrink(sent, conn, []write{w})
 	switch {
 	case err == nil && db.TakeWarning(conn.Conn()) == "":
 		return applied, nil
@@ -228,6 +227,15 @@ func (s *Store) alone(ctx context.Context, w write, first bool) (outcome, error)
 		return "", err
 	}
 	return applied, nil
+}
+
+// shrink gives up a connection that has sent a large write: pgx keeps the buffer for as long as it lives.
+func (s *Store) shrink(ctx context.Context, conn *pgxpool.Conn, writes []write) {
+	for _, w := range writes {
+		if size(w.batch) >= large {
+			_ = conn.Conn().Close(ctx)
+		}
+	}
 }
 
 // bound queues the statement that makes the server refuse what comes after the deadline, by its own clock.
