@@ -1,0 +1,54 @@
+package jwt
+
+import (
+	"strings"
+	"testing"
+)
+
+// A cold verification: nothing of the token was seen before.
+func BenchmarkVerify(b *testing.B) {
+	for _, alg := range Algorithms() {
+		i := issuerOf(alg).named("k1")
+		b.Run(alg, func(b *testing.B) {
+			set, rules := i.set(), Standard()
+			token := i.token(`{"iss":"https://issuer.example","sub":"alice","aud":"vss","iat":1700000000,"nbf":1700000000,"exp":1700003600,"jti":"0c5f"}`)
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := set.Verify(token, rules, now); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}
+
+// Of what is refused before any arithmetic.
+func BenchmarkRefuse(b *testing.B) {
+	i := issuerOf("ES256").named("k1")
+	for name, token := range map[string]string{
+		"unknown-kid": i.named("k2").token(goodClaims),
+		"expired":     i.token(`{"sub":"alice","exp":1}`),
+		"too-long":    strings.Repeat("x", 1<<20),
+		"8-KiB":       i.raw(`{"alg":"ES256"}`, `{"sub":"alice","exp":1700003600`+manyClaims(580)+`,"1":0}`),
+	} {
+		b.Run(name, func(b *testing.B) {
+			set, rules := i.set(), Standard()
+			b.ReportAllocs()
+			for b.Loop() {
+				if _, err := set.Verify(token, rules, now); err == nil {
+					b.Fatal("taken")
+				}
+			}
+		})
+	}
+}
+
+func BenchmarkParseKeys(b *testing.B) {
+	text := []byte(document(issuerOf("RS256").named("1"), issuerOf("ES256").named("2"), issuerOf("EdDSA").named("3")))
+	b.ReportAllocs()
+	for b.Loop() {
+		if _, err := ParseKeys(text); err != nil {
+			b.Fatal(err)
+		}
+	}
+}
