@@ -17,7 +17,10 @@ SELECT clock_timestamp()::timestamptz AS now,
        pg_is_in_recovery()::bool AS standby,
        current_setting('fsync')::bool AS fsync,
        current_setting('full_page_writes')::bool AS full_page_writes,
-       current_setting('synchronous_commit')::text AS synchronous_commit
+       current_setting('synchronous_commit')::text AS synchronous_commit,
+       current_setting('synchronous_standby_names')::text AS standbys,
+       EXISTS (SELECT FROM pg_catalog.pg_trigger t
+                WHERE t.tgrelid = 'stores'::regclass AND t.tgname = 'commit_in_time' AND t.tgenabled IN ('O', 'A'))::bool AS in_time
 `
 
 type AcquaintRow struct {
@@ -26,10 +29,12 @@ type AcquaintRow struct {
 	Fsync             bool
 	FullPageWrites    bool
 	SynchronousCommit string
+	Standbys          string
+	InTime            bool
 }
 
-// What a store must know of the server behind a new connection: its clock, and whether it keeps what it says
-// it has saved (CONTRACT section 6).
+// What a store must know of the server behind a new connection: its clock, whether it keeps what it says it has
+// saved (CONTRACT section 6), and whether its schema refuses a commit that comes too late.
 func (q *Queries) Acquaint(ctx context.Context, db DBTX) (AcquaintRow, error) {
 	row := db.QueryRow(ctx, Acquaint)
 	var i AcquaintRow
@@ -39,6 +44,8 @@ func (q *Queries) Acquaint(ctx context.Context, db DBTX) (AcquaintRow, error) {
 		&i.Fsync,
 		&i.FullPageWrites,
 		&i.SynchronousCommit,
+		&i.Standbys,
+		&i.InTime,
 	)
 	return i, err
 }

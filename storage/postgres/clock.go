@@ -24,13 +24,17 @@ func (c *clock) set(server time.Time) {
 	c.last.Store(&reading{server: server, ours: time.Now()})
 }
 
-// refine takes a reading if it is the better one, as an answer that came faster is.
-func (c *clock) refine(server time.Time) {
+// refine takes a reading from the answer to what was sent at began, if it is a better one than the last: as it
+// came faster, or as the last is ahead of what the server can have said, its clock having been put back.
+func (c *clock) refine(server, began time.Time) {
 	now := time.Now()
-	if server.After(c.at(now)) {
+	if server.After(c.at(now)) || server.Before(c.at(began)) {
 		c.last.Store(&reading{server: server, ours: now})
 	}
 }
+
+// known says whether the clock was ever read.
+func (c *clock) known() bool { return c.last.Load() != nil }
 
 // at is the server's time at our instant t; ours, if it was never read.
 func (c *clock) at(t time.Time) time.Time {

@@ -61,7 +61,8 @@ func translate(err error) error {
 func refused(err error) bool {
 	var pg *pgconn.PgError
 	if errors.As(err, &pg) {
-		return pg.SeverityUnlocalized == "ERROR"
+		// Class 08 and 57P are about the connection and the server, and a proxy may say them of its own.
+		return pg.SeverityUnlocalized == "ERROR" && pg.Code[:2] != "08" && pg.Code[:3] != "57P"
 	}
 	var unsent pgx.ErrPreprocessingBatch
 	return errors.As(err, &unsent)

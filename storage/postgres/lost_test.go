@@ -348,10 +348,75 @@ func TestADatabaseClockThatDiffersChangesNothing(t *testing.T) {
 	t.Cleanup(pool.Close)
 	s := postgres.New(pool, postgres.Config{AllowDataLoss: true})
 	ks := key(t)
-	for _, skew := range []time.Duration{0, -time.Hour, time.Hour, 0} {
+	for _, skew := range []time.Duration{0, -time.Hour, 0, time.Hour, 0} {
 		postgres.SkewClock(s, skew)
-		if err := s.Put(t.Context(), ks, put("k", -1, "v")); err != nil {
+		// A call that was on its way when the clock jumped may be refused; the next knows.
+		if err := s.Put(t.Context(), ks, put("k", -1, "v")); err != nil && (skew == 0 || !errors.Is(err, storage.ErrTooLate)) {
 			t.Fatalf("with our idea of the server's clock off by %v: %v", skew, err)
 		}
+		if off := postgres.ClockError(t.Context(), s); skew != 0 && off.Abs() > time.Minute {
+			t.Fatalf("our idea of the server's clock stays off by %v", off)
+		}
+	}
+}
+
+func TestAWriteThatEndsAsNothingKnownIsNotSaved(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, 1)
+	ks := key(t)
+	write(t, p.stores[0], ks, put("k", 0, "v"))
+	// Somebody takes the store's row away while a put waits for it.
+	tx, err := p.owner.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := tx.Exec(t.Context(), `DELETE FROM stores WHERE store = $1`, uuid.UUID(ks.Store())); err != nil {
+		t.Fatal(err)
+	}
+	done := make(chan error, 1)
+	go func() { done <- p.stores[0].Put(t.Context(), ks, put("k", 1, "w")) }()
+	for p.Waiting(t) == 0 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if err := tx.Commit(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-done; !errors.Is(err, storage.ErrUnavailable) {
+		t.Fatalf("error %v, want ErrUnavailable", err)
+	}
+}
+
+func TestAWriteIsNotRevivedByANewReadingOfTheClock(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, 1)
+	ks := key(t)
+	write(t, p.stores[0], ks, put("k", 0, "v"))
+	release := p.Hold(t, ks)
+	// Our clock stood still for an hour, as it does while a machine is suspended: the server's is ahead of
+	// what we believe by that when the put was made.
+	postgres.SkewClock(p.stores[0].(*postgres.Store), -time.Hour)
+	done := make(chan error, 1)
+	go func() { done <- p.stores[0].Put(t.Context(), ks, put("k", -1, "old")) }()
+	for p.Waiting(t) == 0 {
+		time.Sleep(10 * time.Millisecond)
+	}
+	release()
+	if err := <-done; !errors.Is(err, storage.ErrTooLate) {
+		t.Fatalf("error %v, want ErrTooLate", err)
+	}
+	time.Sleep(300 * time.Millisecond)
+	if o, err := p.stores[0].Get(t.Context(), ks, "k", nil); err != nil || string(o.Value) != "v" {
+		t.Fatalf("get: %q, %v", o.Value, err)
+	}
+}
+
+func TestASchemaWithoutItsTriggerTakesNoWrites(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, 1)
+	if _, err := p.owner.Exec(t.Context(), `ALTER TABLE stores DISABLE TRIGGER commit_in_time`); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.stores[0].Put(t.Context(), key(t), put("k", 0, "v")); !errors.Is(err, storage.ErrUnavailable) {
+		t.Fatalf("error %v, want ErrUnavailable", err)
 	}
 }

@@ -80,7 +80,12 @@ func (s *Store) Check(ctx context.Context) error {
 		return translate(err)
 	}
 	defer conn.Release()
-	return s.ask(ctx, conn)
+	began := time.Now()
+	now, err := s.ask(ctx, conn)
+	if err == nil {
+		s.clock.refine(now, began)
+	}
+	return err
 }
 
 // acquaint asks the server behind a connection once, since a new connection may be to another server.
@@ -90,25 +95,31 @@ func (s *Store) acquaint(ctx context.Context, conn *pgxpool.Conn) error {
 	if seen[known] != nil {
 		return nil
 	}
-	if err := s.ask(ctx, conn); err != nil {
+	now, err := s.ask(ctx, conn)
+	if err != nil {
 		return err
 	}
+	s.clock.set(now)
 	seen[known] = true
 	return nil
 }
 
-// ask reads the server's clock, and its settings: it fails for a server that must not be written to.
-func (s *Store) ask(ctx context.Context, conn *pgxpool.Conn) error {
+// ask reads the server's clock and its settings. It fails for a server that must not be written to.
+func (s *Store) ask(ctx context.Context, conn *pgxpool.Conn) (now time.Time, err error) {
 	row, err := s.queries.Acquaint(ctx, conn)
 	if err := primary(ctx, conn.Conn(), row.Standby, err); err != nil {
-		return err
+		return now, err
 	}
-	if !s.lossy && (!row.Fsync || !row.FullPageWrites || row.SynchronousCommit == "off") {
-		return fmt.Errorf("%w: no write is taken, since the database may lose it: fsync is %t, full_page_writes is %t, synchronous_commit is %s",
+	if !row.InTime {
+		return now, fmt.Errorf("%w: no write is taken, since the trigger commit_in_time of the table stores is missing or disabled", storage.ErrUnavailable)
+	}
+	unsafe := !row.Fsync || !row.FullPageWrites || row.SynchronousCommit == "off" ||
+		row.SynchronousCommit == "local" && row.Standbys != ""
+	if unsafe && !s.lossy {
+		return now, fmt.Errorf("%w: no write is taken, since the database may lose it: fsync is %t, full_page_writes is %t, synchronous_commit is %s",
 			storage.ErrUnavailable, row.Fsync, row.FullPageWrites, row.SynchronousCommit)
 	}
-	s.clock.set(row.Now)
-	return nil
+	return row.Now, nil
 }
 
 // place takes a place in one of the store's bounds, or fails when ctx ends first.

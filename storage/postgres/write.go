@@ -39,6 +39,10 @@ type write struct {
 	batch    storage.Batch
 	id       uuid.UUID // random; kept in the store's row as last_write
 	notAfter time.Time // by our clock
+
+	// serverNotAfter is the same instant by the server's clock. It is said once: our clock may stand still while
+	// a machine is suspended, and a later reading would then move it past the moment the client gave up.
+	serverNotAfter time.Time
 }
 
 // An outcome of ApplyWrites.
@@ -58,10 +62,15 @@ func (s *Store) Put(ctx context.Context, ks storage.Keyspace, batch storage.Batc
 		return err
 	}
 	got, err := s.put(ctx, ks, batch, true)
-	if err == nil && got == conflict {
+	switch {
+	case err != nil:
+		return err
+	case got == conflict:
 		return storage.ErrConflict
+	case got != applied:
+		return fmt.Errorf("%w: the write ended as %q", storage.ErrUnavailable, got)
 	}
-	return err
+	return nil
 }
 
 // Delete implements storage.Store. It is a put of one item to delete that is content with a conflict and
@@ -70,7 +79,10 @@ func (s *Store) Delete(ctx context.Context, ks storage.Keyspace, item storage.Ke
 	if err := item.Check(); err != nil {
 		return err
 	}
-	_, err := s.put(ctx, ks, storage.Batch{Deletes: []storage.KeyVersion{item}}, false)
+	got, err := s.put(ctx, ks, storage.Batch{Deletes: []storage.KeyVersion{item}}, false)
+	if err == nil && got != applied && got != conflict && got != absent {
+		return fmt.Errorf("%w: the delete ended as %q", storage.ErrUnavailable, got)
+	}
 	return err
 }
 
@@ -78,8 +90,9 @@ func (s *Store) Delete(ctx context.Context, ks storage.Keyspace, item storage.Ke
 func (s *Store) put(ctx context.Context, ks storage.Keyspace, batch storage.Batch, create bool) (outcome, error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	w := write{ks: ks, batch: batch, id: uuid.New()}
+	w := &write{ks: ks, batch: batch, id: uuid.New()}
 	w.notAfter, _ = ctx.Deadline()
+	w.say(&s.clock)
 	done, err := s.turns.take(ctx, ks.Store())
 	if err != nil {
 		return "", translate(err)
@@ -99,7 +112,7 @@ func (s *Store) put(ctx context.Context, ks storage.Keyspace, batch storage.Batc
 	defer leave()
 
 	return again(ctx, func() (outcome, error) {
-		results, err := s.together(ctx, []write{w})
+		results, err := s.together(ctx, []*write{w})
 		if err != nil {
 			return "", err
 		}
@@ -120,6 +133,13 @@ func (s *Store) put(ctx context.Context, ks storage.Keyspace, batch storage.Batc
 	})
 }
 
+// say fixes the deadline in the server's time, as soon as that is known.
+func (w *write) say(c *clock) {
+	if w.serverNotAfter.IsZero() && c.known() {
+		w.serverNotAfter = c.at(w.notAfter)
+	}
+}
+
 // size is what a batch takes on its way, in bytes.
 func size(b storage.Batch) (n int) {
 	for _, w := range b.Writes {
@@ -136,7 +156,7 @@ type result struct {
 
 // together tries writes to different stores in one transaction and one round trip. The error is of all of
 // them and proves that nothing was committed.
-func (s *Store) together(ctx context.Context, writes []write) ([]result, error) {
+func (s *Store) together(ctx context.Context, writes []*write) ([]result, error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return nil, translate(err)
@@ -148,11 +168,14 @@ func (s *Store) together(ctx context.Context, writes []write) ([]result, error) 
 	if err := s.acquaint(sent, conn); err != nil {
 		return nil, err
 	}
+	for _, w := range writes {
+		w.say(&s.clock)
+	}
 
 	var b pgx.Batch
-	s.bound(&b, writes[0].notAfter)
+	bound(&b, writes[0])
 	results, err := s.apply(sent, conn, &b, writes)
-	s.shrink(sent, conn, writes)
+	shrink(sent, conn, writes...)
 	switch {
 	case err == nil && db.TakeWarning(conn.Conn()) == "":
 		return results, nil
@@ -170,7 +193,7 @@ func (s *Store) together(ctx context.Context, writes []write) ([]result, error) 
 }
 
 // alone waits for the row of one write's store, which it may have to create, and applies the write.
-func (s *Store) alone(ctx context.Context, w write, first bool) (outcome, error) {
+func (s *Store) alone(ctx context.Context, w *write, first bool) (outcome, error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return "", translate(err)
@@ -182,7 +205,7 @@ func (s *Store) alone(ctx context.Context, w write, first bool) (outcome, error)
 
 	var b pgx.Batch
 	b.BeginTx(pgx.TxOptions{})
-	s.bound(&b, w.notAfter)
+	bound(&b, w)
 	store := uuid.UUID(w.ks.Store())
 	if first {
 		owner, wallet := w.ks.Owner(), uuid.UUID(w.ks.Wallet())
@@ -204,8 +227,8 @@ func (s *Store) alone(ctx context.Context, w write, first bool) (outcome, error)
 	}
 
 	b = pgx.Batch{}
-	s.bound(&b, w.notAfter) // again, by the time that remains
-	results, err := s.apply(sent, conn, &b, []write{w})
+	bound(&b, w) // again, by the time that remains
+	results, err := s.apply(sent, conn, &b, []*write{w})
 	switch {
 	case err != nil:
 		return "", translate(err) // no commit was sent
@@ -215,7 +238,7 @@ func (s *Store) alone(ctx context.Context, w write, first bool) (outcome, error)
 		return "", translate(ctx.Err())
 	}
 	err = tx.Commit(sent)
-	s.shrink(sent, conn, []write{w})
+	shrink(sent, conn, w)
 	switch {
 	case err == nil && db.TakeWarning(conn.Conn()) == "":
 		return applied, nil
@@ -230,7 +253,7 @@ func (s *Store) alone(ctx context.Context, w write, first bool) (outcome, error)
 }
 
 // shrink gives up a connection that has sent a large write: pgx keeps the buffer for as long as it lives.
-func (s *Store) shrink(ctx context.Context, conn *pgxpool.Conn, writes []write) {
+func shrink(ctx context.Context, conn *pgxpool.Conn, writes ...*write) {
 	for _, w := range writes {
 		if size(w.batch) >= large {
 			_ = conn.Conn().Close(ctx)
@@ -239,14 +262,14 @@ func (s *Store) shrink(ctx context.Context, conn *pgxpool.Conn, writes []write) 
 }
 
 // bound queues the statement that makes the server refuse what comes after the deadline, by its own clock.
-func (s *Store) bound(b *pgx.Batch, notAfter time.Time) {
+func bound(b *pgx.Batch, w *write) {
 	b.Queue(dbgen.BoundTransaction,
-		strconv.FormatInt(max(1, time.Until(notAfter).Milliseconds()), 10),
-		s.clock.at(notAfter).UTC().Format("2006-01-02T15:04:05.999999Z07:00"))
+		strconv.FormatInt(max(1, time.Until(w.notAfter).Milliseconds()), 10),
+		w.serverNotAfter.UTC().Format("2006-01-02T15:04:05.999999Z07:00"))
 }
 
 // apply queues LockStores and ApplyWrites, sends the batch and reads an outcome for each write.
-func (s *Store) apply(ctx context.Context, conn *pgxpool.Conn, b *pgx.Batch, writes []write) ([]result, error) {
+func (s *Store) apply(ctx context.Context, conn *pgxpool.Conn, b *pgx.Batch, writes []*write) ([]result, error) {
 	items := 0
 	for _, w := range writes {
 		items += len(w.batch.Writes) + len(w.batch.Deletes)
@@ -264,7 +287,7 @@ func (s *Store) apply(ctx context.Context, conn *pgxpool.Conn, b *pgx.Batch, wri
 	global := make([]*int64, len(writes)) // sqlc knows no arrays with NULLs
 	for i, w := range writes {
 		p.Stores[i], p.WriteIds[i], global[i] = uuid.UUID(w.ks.Store()), w.id, w.batch.GlobalVersion
-		p.NotAfter[i] = s.clock.at(w.notAfter)
+		p.NotAfter[i] = w.serverNotAfter
 		add := func(key string, version int64, deletes bool, value []byte) {
 			p.Keys = append(p.Keys, key)
 			p.ItemWrites = append(p.ItemWrites, int32(i)+1)
@@ -284,6 +307,7 @@ func (s *Store) apply(ctx context.Context, conn *pgxpool.Conn, b *pgx.Batch, wri
 	}
 
 	db.TakeWarning(conn.Conn())
+	began := time.Now()
 	b.Queue(dbgen.LockStores, p.Stores)
 	results := make([]result, len(writes))
 	b.Queue(dbgen.ApplyWrites, p.Stores, p.WriteIds, global, p.NotAfter,
@@ -292,11 +316,7 @@ func (s *Store) apply(ctx context.Context, conn *pgxpool.Conn, b *pgx.Batch, wri
 			var row dbgen.ApplyWritesRow
 			_, err := pgx.ForEachRow(rows, []any{&row.N, &row.Outcome, &row.Now}, func() error {
 				results[row.N-1].outcome = outcome(row.Outcome)
-				if results[row.N-1].outcome == late {
-					s.clock.set(row.Now)
-				} else {
-					s.clock.refine(row.Now)
-				}
+				s.clock.refine(row.Now, began)
 				return nil
 			})
 			return err
@@ -308,7 +328,7 @@ func (s *Store) apply(ctx context.Context, conn *pgxpool.Conn, b *pgx.Batch, wri
 // settle finds out whether a write whose commit was not answered, or answered with a warning, is saved: nil
 // if it is, storage.ErrAmbiguous if that cannot be proved. It does not prove that it is not: the lost
 // transaction may yet be on its way (so it asks three times), and a later write may have taken its place.
-func (s *Store) settle(ctx context.Context, w write, cause error) error {
+func (s *Store) settle(ctx context.Context, w *write, cause error) error {
 	if cause == nil {
 		// The warning that a commit did not wait for its standby: it is there to be read, and may yet go.
 		return fmt.Errorf("%w: the server warned of the commit", storage.ErrAmbiguous)
@@ -331,7 +351,7 @@ func (s *Store) settle(ctx context.Context, w write, cause error) error {
 }
 
 // lastWrite reads the id of the last write of the write's store, after whoever holds the store's row.
-func (s *Store) lastWrite(ctx context.Context, w write) (*uuid.UUID, error) {
+func (s *Store) lastWrite(ctx context.Context, w *write) (*uuid.UUID, error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return nil, err
@@ -344,7 +364,7 @@ func (s *Store) lastWrite(ctx context.Context, w write) (*uuid.UUID, error) {
 	}
 	db.TakeWarning(conn.Conn())
 	var b pgx.Batch
-	s.bound(&b, w.notAfter)
+	bound(&b, w)
 	var last *uuid.UUID
 	b.Queue(dbgen.LastWrite, uuid.UUID(w.ks.Store())).QueryRow(func(r pgx.Row) error { return r.Scan(&last) })
 	if err := conn.SendBatch(sent, &b).Close(); err != nil {
