@@ -1,0 +1,371 @@
+// Package campaign is a run: the platform under load, in rounds, with faults on a schedule that follows from a
+// seed, and the judgement of everything that was seen.
+package campaign
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"path/filepath"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/vss-cloud/vss-cloud/tools/torture/faults"
+	"github.com/vss-cloud/vss-cloud/tools/torture/history"
+	"github.com/vss-cloud/vss-cloud/tools/torture/ledger"
+	"github.com/vss-cloud/vss-cloud/tools/torture/model"
+	"github.com/vss-cloud/vss-cloud/tools/torture/platform"
+	"github.com/vss-cloud/vss-cloud/tools/torture/report"
+	"github.com/vss-cloud/vss-cloud/tools/torture/workload"
+)
+
+// Deadline is how long after it was sent a write may take effect (CONTRACT section 3).
+const Deadline = 9 * time.Second
+
+const (
+	tenant    = "torture"
+	database  = "torture"
+	clients   = 4           // of a store, with one more to read it out
+	wallets   = 6           // that want to see no error
+	patience  = time.Minute // with a store that is to be read out, and with the model
+	recovery  = 2 * time.Minute
+	keepUntil = 40 // settled stores that are read again after a crash
+)
+
+// Config of a campaign.
+type Config struct {
+	Seed     uint64
+	Dir      string // of the cluster, and of whatever else is not to be kept
+	Out      string // where histories of failures are kept
+	Binary   string // of vss-api
+	Previous string // of the commit before; empty: none can be had
+	Stores   int    // under test at a time
+
+	Operations, Crashes int // go on until there were so many
+
+	// Only one round, by its number; 0: all.
+	Only int
+
+	Output platform.Output
+	Report *report.Report
+}
+
+// Campaign is a run under way.
+type Campaign struct {
+	cfg       Config
+	clock     workload.Clock
+	field     *faults.Field
+	instances []*workload.Instance // through the front of each
+	balancer  *faults.Proxy
+	wallets   []*workload.Wallet
+	report    *report.Report
+
+	operations, crashes, acknowledged atomic.Int64
+
+	judging sync.WaitGroup
+	slots   chan struct{} // judgements at a time
+
+	mu      sync.Mutex
+	settled []*settled
+	faults  []history.Fault
+}
+
+// settled is a store that nobody writes to any more.
+type settled struct {
+	store    *workload.Store
+	contents string
+}
+
+// Run makes a campaign. Its findings are in the report; an error says that it could not be made.
+func Run(ctx context.Context, cfg Config) (err error) {
+	c := &Campaign{cfg: cfg, clock: workload.Clock(time.Now()), report: cfg.Report, slots: make(chan struct{}, 1)}
+	if err := c.start(ctx); err != nil {
+		return errors.Join(err, c.stop())
+	}
+	defer func() { err = errors.Join(err, c.stop()) }()
+
+	walking, stopWallets := context.WithCancel(ctx)
+	defer stopWallets()
+	var walks sync.WaitGroup
+	for i, w := range c.wallets {
+		rng := rand.New(rand.NewPCG(cfg.Seed, 1<<32|uint64(i)))
+		walks.Go(func() { w.Run(walking, rng, 40*time.Millisecond) })
+	}
+	for n, plan := range c.plans() {
+		if err := c.round(ctx, n, plan); err != nil {
+			return err
+		}
+		if ctx.Err() != nil {
+			break
+		}
+	}
+	if cfg.Only == 0 {
+		if err := c.departed(ctx, c.field.Instances[0], c.field.Instances[1]); err != nil {
+			return err
+		}
+	}
+	stopWallets()
+	walks.Wait()
+	c.judging.Wait()
+	c.verify(context.WithoutCancel(ctx), true)
+	c.checkWallets(context.WithoutCancel(ctx))
+	return ctx.Err()
+}
+
+func (c *Campaign) start(ctx context.Context) error {
+	db, err := platform.StartDatabase(ctx, filepath.Join(c.cfg.Dir, "cluster"), map[string]string{
+		"max_connections": "200", "shared_buffers": "128MB", "restart_after_crash": "on", "log_min_messages": "warning",
+	})
+	if err != nil {
+		return err
+	}
+	c.field = &faults.Field{Database: db, Name: database}
+	url, err := db.Create(ctx, database, tenant)
+	if err != nil {
+		return err
+	}
+	// The second one's pool is soon exhausted.
+	for name, conns := range map[string]int{"a": 20, "b": 4} {
+		i, err := faults.NewInstance(name, c.cfg.Binary, url, conns, c.cfg.Output)
+		if err != nil {
+			return err
+		}
+		c.field.Instances = append(c.field.Instances, i)
+	}
+	slices.SortFunc(c.field.Instances, func(a, b *faults.Instance) int { return int(a.Name[0]) - int(b.Name[0]) })
+	for _, i := range c.field.Instances {
+		if err := i.Start(ctx); err != nil {
+			return err
+		}
+		ready, cancel := context.WithTimeout(ctx, recovery)
+		err := i.WaitReady(ready)
+		cancel()
+		if err != nil {
+			return err
+		}
+		c.instances = append(c.instances, workload.NewInstance(i.Name, base(i.Front)))
+	}
+	if c.balancer, err = c.field.Balancer(); err != nil {
+		return err
+	}
+	all := workload.NewInstance("all", base(c.balancer))
+	for n := range wallets {
+		w, err := workload.NewWallet(fmt.Sprint("wallet ", n), c.clock, all)
+		if err != nil {
+			return err
+		}
+		c.wallets = append(c.wallets, w)
+	}
+	return nil
+}
+
+func base(p *faults.Proxy) string { return "http://" + p.Address() + "/t/" + tenant + "/vss" }
+
+func (c *Campaign) stop() error {
+	ctx, cancel := context.WithTimeout(context.Background(), recovery)
+	defer cancel()
+	var errs []error
+	if c.balancer != nil {
+		_ = c.balancer.Close()
+	}
+	if c.field == nil {
+		return nil
+	}
+	for _, i := range c.field.Instances {
+		errs = append(errs, i.Close(ctx))
+	}
+	return errors.Join(append(errs, c.field.Database.Stop(ctx))...)
+}
+
+// round puts fresh stores under load while the faults of a plan are done, and hands them to be judged.
+func (c *Campaign) round(ctx context.Context, n int, p plan) error {
+	c.report.Status("round %d: %s", n, p)
+	begin := c.clock.Now()
+	stores := make([]*workload.Store, c.cfg.Stores)
+	loading, stop := context.WithTimeout(ctx, p.lasts)
+	defer stop()
+	var load, doing sync.WaitGroup
+	instances := c.instances
+	if p.previous != nil {
+		instances = append(slices.Clone(instances), p.previous)
+	}
+	for s := range stores {
+		store, err := workload.NewStore(fmt.Sprintf("round %d store %d", n, s), c.clock, instances)
+		if err != nil {
+			return err
+		}
+		stores[s] = store
+		for id := range clients {
+			rng := rand.New(rand.NewPCG(c.cfg.Seed, uint64(n)<<32|uint64(s)<<16|uint64(id)))
+			load.Go(func() { store.Run(loading, id, rng, 10*time.Millisecond) })
+		}
+	}
+	crashed := make(chan struct{}, len(p.faults))
+	for i, planned := range p.faults {
+		rng := rand.New(rand.NewPCG(c.cfg.Seed, 1<<48|uint64(n)<<16|uint64(i)))
+		doing.Go(func() {
+			time.Sleep(planned.at)
+			from := c.clock.Now()
+			err := planned.kind.Do(ctx, c.field, rng)
+			fault := history.Fault{Name: planned.kind.Name, Begin: from, End: c.clock.Now()}
+			c.report.Fault(fault, err)
+			c.mu.Lock()
+			c.faults = append(c.faults, fault)
+			c.mu.Unlock()
+			if planned.kind.Crash && err == nil {
+				c.crashes.Add(1)
+				crashed <- struct{}{}
+			}
+		})
+	}
+	load.Wait()
+	doing.Wait()
+	if err := c.heal(ctx); err != nil {
+		return err
+	}
+	if len(crashed) > 0 {
+		c.verify(ctx, false)
+	}
+	deadline := Deadline
+	if p.delays {
+		deadline += faults.FrontDelay
+	}
+	for _, s := range stores {
+		ops := int64(len(s.History()))
+		c.operations.Add(ops)
+		c.judging.Go(func() { c.judge(context.WithoutCancel(ctx), n, s, deadline) })
+	}
+	c.report.Count(c.operations.Load(), c.crashes.Load(), c.acknowledged.Load())
+	c.report.Round(n, c.clock.Now()-begin)
+	return nil
+}
+
+// heal waits until the platform is whole again, and says what of it is not.
+func (c *Campaign) heal(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, recovery)
+	defer cancel()
+	for _, i := range c.field.Instances {
+		if how, exited := i.Exited(); exited {
+			c.report.Violation("instance "+i.Name+" ended by itself", errors.New(how))
+			if err := i.Start(ctx); err != nil {
+				return err
+			}
+		}
+		if err := i.WaitReady(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// judge waits until nothing can happen any more in a store, reads it out, and judges its history.
+func (c *Campaign) judge(ctx context.Context, n int, s *workload.Store, deadline time.Duration) {
+	last := time.Duration(0)
+	for _, o := range s.History() {
+		if o.Outcome == history.Unknown && o.Mutates() {
+			last = max(last, o.Call)
+		}
+	}
+	if last > 0 {
+		time.Sleep(last + deadline + 200*time.Millisecond - c.clock.Now())
+	}
+	reading, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	contents, err := s.ReadOut(reading, clients)
+	if err != nil {
+		c.report.Violation("a store cannot be read", err)
+		return
+	}
+	for _, err := range s.Wrong() {
+		c.report.Violation("an answer that the contract does not have", err)
+	}
+	c.report.Slowest(s.Slowest())
+	ops := s.History()
+	acknowledged, lost := ledger.Audit(ops)
+	c.acknowledged.Add(int64(acknowledged))
+	for _, err := range lost {
+		c.report.Violation("lost", fmt.Errorf("store %s: %w", s.Name, err))
+	}
+
+	c.slots <- struct{}{}
+	begin := time.Now()
+	verdict, err := model.Check(ops, deadline, patience/3)
+	c.report.Judged(verdict, len(ops), time.Since(begin))
+	<-c.slots
+	switch {
+	case err != nil:
+		c.report.Violation("the model cannot judge", err)
+		return
+	case verdict == model.Violated:
+		c.fail(n, s, ops, deadline)
+		return
+	case verdict == model.Undecided:
+		f := history.File{Store: s.Name, Seed: c.cfg.Seed, Deadline: deadline, Ops: ops}
+		name := filepath.Join(c.cfg.Out, fmt.Sprintf("round-%d-%s.undecided.json", n, filepath.Base(s.Name)))
+		c.report.Violation("undecided", errors.Join(fmt.Errorf("store %s: %d operations, in %s", s.Name, len(ops), name), f.Write(name)))
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.settled = append(c.settled, &settled{s, contents})
+}
+
+// fail keeps what a person needs to see of a history that cannot be explained.
+func (c *Campaign) fail(n int, s *workload.Store, ops []history.Op, deadline time.Duration) {
+	c.mu.Lock()
+	f := history.File{Store: s.Name, Seed: c.cfg.Seed, Deadline: deadline, Ops: ops, Faults: slices.Clone(c.faults)}
+	c.mu.Unlock()
+	name := filepath.Join(c.cfg.Out, fmt.Sprintf("round-%d-%s", n, filepath.Base(s.Name)))
+	small := f
+	small.Ops = model.Smallest(ops, deadline, patience)
+	err := errors.Join(f.Write(name+".json"), small.Write(name+".smallest.json"), model.Visualize(small, name+".html"))
+	c.report.History(n, small, name+".html")
+	c.report.Violation("not linearizable", errors.Join(fmt.Errorf("store %s, %d of %d operations show it", s.Name, len(small.Ops), len(ops)), err))
+}
+
+// verify reads settled stores again, after a crash those of late and at the end all: nothing of them may have
+// changed.
+func (c *Campaign) verify(ctx context.Context, all bool) {
+	c.mu.Lock()
+	stores := slices.Clone(c.settled)
+	c.mu.Unlock()
+	if !all && len(stores) > keepUntil {
+		stores = stores[len(stores)-keepUntil:]
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience+time.Duration(len(stores))*time.Second/10)
+	defer cancel()
+	for _, s := range stores {
+		contents, err := s.store.ReadOut(ctx, clients)
+		switch {
+		case err != nil:
+			c.report.Violation("a store cannot be read", err)
+		case contents != s.contents:
+			c.report.Violation("lost", fmt.Errorf("store %s held\n%s\nand after a crash\n%s", s.store.Name, s.contents, contents))
+		}
+	}
+	c.report.Verified(len(stores))
+}
+
+// checkWallets tells what the wallets saw.
+func (c *Campaign) checkWallets(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	for _, w := range c.wallets {
+		if err := w.Check(ctx); err != nil {
+			c.report.Violation("a wallet's state", fmt.Errorf("wallet %s: %w", w.Name, err))
+		}
+		t := w.Tally()
+		c.acknowledged.Add(int64(t.Saved))
+		c.operations.Add(int64(t.Calls))
+		for _, err := range t.Errors {
+			c.report.Violation("a wallet saw an error", err)
+		}
+		for _, err := range t.Wrong {
+			c.report.Violation("a wallet's state", err)
+		}
+		c.report.Wallet(t)
+	}
+	c.report.Count(c.operations.Load(), c.crashes.Load(), c.acknowledged.Load())
+}

@@ -1,0 +1,143 @@
+// Package platform runs what is put to the test: a PostgreSQL server that can be killed and comes back, and
+// instances of the API, each a process of its own.
+package platform
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/url"
+	"os"
+	"path/filepath"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"github.com/vss-cloud/vss-cloud/db"
+	"github.com/vss-cloud/vss-cloud/db/embedded"
+	"github.com/vss-cloud/vss-cloud/tenants"
+)
+
+// Database is a PostgreSQL server with everything on that makes it durable.
+type Database struct {
+	config embedded.Config
+
+	mu     sync.Mutex
+	server *embedded.Server
+}
+
+// StartDatabase starts a server on a new cluster in dir, which is on the disk that is to be tested.
+func StartDatabase(ctx context.Context, dir string, settings map[string]string) (*Database, error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, err
+	}
+	d := &Database{config: embedded.Config{
+		DataDir: dir, Settings: settings,
+		Progress: func(line string) { fmt.Fprintln(os.Stderr, "torture:", line) },
+	}}
+	err := d.Start(ctx)
+	d.config.Progress = nil
+	return d, err
+}
+
+// Start starts the server again after Kill or Stop.
+func (d *Database) Start(ctx context.Context) error {
+	s, err := embedded.Start(ctx, d.config)
+	if err != nil {
+		return err
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.server = s
+	return nil
+}
+
+func (d *Database) running() *embedded.Server {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.server
+}
+
+// Pid is the postmaster's.
+func (d *Database) Pid() int { return d.running().Pid() }
+
+// Kill is kill -9 of the postmaster. It returns when that is gone; its backends go by themselves.
+func (d *Database) Kill() error {
+	s := d.running()
+	if err := syscall.Kill(s.Pid(), syscall.SIGKILL); err != nil {
+		return err
+	}
+	<-s.Done()
+	return nil
+}
+
+// Stop shuts the server down in order.
+func (d *Database) Stop(ctx context.Context) error { return d.running().Stop(ctx) }
+
+// URL is where the superuser reaches a database.
+func (d *Database) URL(name string) string { return embedded.URL(d.config.DataDir, name) }
+
+// Log is where the server writes its log.
+func (d *Database) Log() string { return filepath.Join(d.config.DataDir, "postgres.log") }
+
+// Login is the user that the API logs in as: one of its own, as in production.
+const Login = "torture_api"
+
+// Create makes a database with the platform's schema and these tenants in it. The URL is for the API.
+func (d *Database) Create(ctx context.Context, name string, slugs ...string) (apiURL string, err error) {
+	if err := d.exec(ctx, "postgres", "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
+		return "", err
+	}
+	if _, err := db.Migrate(ctx, d.URL(name)); err != nil {
+		return "", err
+	}
+	err = d.exec(ctx, name, `DO $$ BEGIN
+		IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '`+Login+`') THEN CREATE ROLE `+Login+` LOGIN IN ROLE vss_api; END IF; END $$`)
+	if err != nil {
+		return "", err
+	}
+	u, err := url.Parse(d.URL(name))
+	if err != nil {
+		return "", err
+	}
+	u.User = url.User(Login)
+	return u.String(), CreateTenants(ctx, d.URL(name), slugs...)
+}
+
+// CreateTenants makes tenants in a database that has the platform's schema.
+func CreateTenants(ctx context.Context, url string, slugs ...string) error {
+	pool, err := db.Open(ctx, url, db.RoleAdmin, 1)
+	if err != nil {
+		return err
+	}
+	defer pool.Close()
+	service, err := tenants.NewService(pool, tenants.ServiceConfig{})
+	if err != nil {
+		return err
+	}
+	for _, slug := range slugs {
+		_, err := service.Create(ctx, tenants.Actor{Kind: tenants.System, Name: "torture"}, tenants.NewTenant{Slug: slug, Name: slug})
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Drop removes a database, whoever is connected.
+func (d *Database) Drop(ctx context.Context, name string) error {
+	return d.exec(ctx, "postgres", "DROP DATABASE IF EXISTS "+pgx.Identifier{name}.Sanitize()+" WITH (FORCE)")
+}
+
+func (d *Database) exec(ctx context.Context, database, sql string) error {
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	conn, err := pgx.Connect(ctx, d.URL(database))
+	if err != nil {
+		return err
+	}
+	_, err = conn.Exec(ctx, sql)
+	return errors.Join(err, conn.Close(ctx))
+}
