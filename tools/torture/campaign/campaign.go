@@ -229,14 +229,14 @@ func (c *Campaign) round(ctx context.Context, n int, p plan) error {
 	if len(crashed) > 0 {
 		c.verify(ctx, false)
 	}
-	deadline := Deadline
+	rules := model.Rules{Deadline: Deadline, Stalled: p.stalls, Patience: patience / 3}
 	if p.delays {
-		deadline += faults.FrontDelay
+		rules.Deadline += faults.FrontDelay
 	}
 	for _, s := range stores {
 		ops := int64(len(s.History()))
 		c.operations.Add(ops)
-		c.judging.Go(func() { c.judge(context.WithoutCancel(ctx), n, s, deadline) })
+		c.judging.Go(func() { c.judge(context.WithoutCancel(ctx), n, s, rules) })
 	}
 	c.report.Count(c.operations.Load(), c.crashes.Load(), c.acknowledged.Load())
 	c.report.Round(n, c.clock.Now()-begin)
@@ -262,7 +262,7 @@ func (c *Campaign) heal(ctx context.Context) error {
 }
 
 // judge waits until nothing can happen any more in a store, reads it out, and judges its history.
-func (c *Campaign) judge(ctx context.Context, n int, s *workload.Store, deadline time.Duration) {
+func (c *Campaign) judge(ctx context.Context, n int, s *workload.Store, rules model.Rules) {
 	last := time.Duration(0)
 	for _, o := range s.History() {
 		if o.Outcome == history.Unknown && o.Mutates() {
@@ -270,7 +270,7 @@ func (c *Campaign) judge(ctx context.Context, n int, s *workload.Store, deadline
 		}
 	}
 	if last > 0 {
-		time.Sleep(last + deadline + 200*time.Millisecond - c.clock.Now())
+		time.Sleep(last + rules.Deadline + 200*time.Millisecond - c.clock.Now())
 	}
 	reading, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
@@ -292,7 +292,7 @@ func (c *Campaign) judge(ctx context.Context, n int, s *workload.Store, deadline
 
 	c.slots <- struct{}{}
 	begin := time.Now()
-	verdict, err := model.Check(ops, deadline, patience/3)
+	verdict, err := model.Check(ops, rules)
 	c.report.Judged(verdict, len(ops), time.Since(begin))
 	<-c.slots
 	switch {
@@ -300,10 +300,10 @@ func (c *Campaign) judge(ctx context.Context, n int, s *workload.Store, deadline
 		c.report.Violation("the model cannot judge", err)
 		return
 	case verdict == model.Violated:
-		c.fail(n, s, ops, deadline)
+		c.fail(n, s, ops, rules)
 		return
 	case verdict == model.Undecided:
-		f := history.File{Store: s.Name, Seed: c.cfg.Seed, Deadline: deadline, Ops: ops}
+		f := history.File{Store: s.Name, Seed: c.cfg.Seed, Deadline: rules.Deadline, Stalled: rules.Stalled, Ops: ops}
 		name := filepath.Join(c.cfg.Out, fmt.Sprintf("round-%d-%s.undecided.json", n, filepath.Base(s.Name)))
 		c.report.Violation("undecided", errors.Join(fmt.Errorf("store %s: %d operations, in %s", s.Name, len(ops), name), f.Write(name)))
 	}
@@ -313,13 +313,13 @@ func (c *Campaign) judge(ctx context.Context, n int, s *workload.Store, deadline
 }
 
 // fail keeps what a person needs to see of a history that cannot be explained.
-func (c *Campaign) fail(n int, s *workload.Store, ops []history.Op, deadline time.Duration) {
+func (c *Campaign) fail(n int, s *workload.Store, ops []history.Op, rules model.Rules) {
 	c.mu.Lock()
-	f := history.File{Store: s.Name, Seed: c.cfg.Seed, Deadline: deadline, Ops: ops, Faults: slices.Clone(c.faults)}
+	f := history.File{Store: s.Name, Seed: c.cfg.Seed, Deadline: rules.Deadline, Stalled: rules.Stalled, Ops: ops, Faults: slices.Clone(c.faults)}
 	c.mu.Unlock()
 	name := filepath.Join(c.cfg.Out, fmt.Sprintf("round-%d-%s", n, filepath.Base(s.Name)))
 	small := f
-	small.Ops = model.Smallest(ops, deadline, patience)
+	small.Ops = model.Smallest(ops, rules)
 	err := errors.Join(f.Write(name+".json"), small.Write(name+".smallest.json"), model.Visualize(small, name+".html"))
 	c.report.History(n, small, name+".html")
 	c.report.Violation("not linearizable", errors.Join(fmt.Errorf("store %s, %d of %d operations show it", s.Name, len(small.Ops), len(ops)), err))

@@ -14,6 +14,7 @@ import (
 type plan struct {
 	lasts    time.Duration
 	delays   bool // requests may be on their way for a while
+	stalls   bool // processes of the database stand still
 	faults   []planned
 	previous *workload.Instance
 }
@@ -105,6 +106,7 @@ func mixed(rng *rand.Rand, kinds ...faults.Kind) plan {
 		}
 		p.faults = append(p.faults, planned{at, k})
 		p.delays = p.delays || k.Delays
+		p.stalls = p.stalls || k.Stalls
 	}
 	return p
 }

@@ -29,6 +29,9 @@ type Kind struct {
 	// Delays says that requests reach the server up to FrontDelay late.
 	Delays bool
 
+	// Stalls says that processes of the database stand still past a deadline, wherever they are.
+	Stalls bool
+
 	// Crash says that something of the platform dies of it without a goodbye.
 	Crash bool
 
@@ -55,7 +58,7 @@ var Kinds = []Kind{
 	{Name: "postmaster stopped for 11 s", Lasts: long, Do: stopPostmaster},
 	{Name: "backends terminated", Crash: true, Do: terminateBackends},
 	{Name: "backend killed", Crash: true, Do: killBackend},
-	{Name: "backends stopped for 11 s", Lasts: long, Do: stopBackends},
+	{Name: "backends stopped for 11 s", Lasts: long, Stalls: true, Do: stopBackends},
 	{Name: "requests and answers cut", Do: cutHTTP},
 	{Name: "client's connections silent for 4 s", Delays: true, Do: freezeFront},
 	{Name: "database connections cut", Do: cutBack},

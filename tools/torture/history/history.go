@@ -171,6 +171,7 @@ type File struct {
 	Store    string
 	Seed     uint64
 	Deadline time.Duration // how long after its call an unknown write may take effect
+	Stalled  bool          `json:",omitempty"` // processes of the database stood still
 	Faults   []Fault       `json:",omitempty"` // that were at work meanwhile
 	Ops      []Op
 }

@@ -41,6 +41,7 @@ type belief struct {
 	applied [maxUnknown / 64]uint64  // unknown writes that took effect
 	touched [allPlaces]time.Duration // the earliest that the last of those can have been that touched a place
 	latest  time.Duration            // and of those that were answered
+	written time.Duration            // and of those that changed the store
 }
 
 func (b belief) has(u int) bool { return b.applied[u/64]&(1<<(u%64)) != 0 }
@@ -65,7 +66,7 @@ func (b *belief) touch(p places, at time.Duration) {
 
 // covers reports whether whatever can follow c can follow b.
 func (b belief) covers(c belief) bool {
-	if b.State != c.State || b.latest > c.latest {
+	if b.State != c.State || b.latest > c.latest || b.written > c.written {
 		return false
 	}
 	for i := range b.applied {
@@ -100,6 +101,7 @@ const mostBeliefs = 5_000
 type inquiry struct {
 	keys     Keys
 	unknown  []unknown // by when they began, and so by when their time is up
+	stalled  bool
 	thorough bool
 	lost     bool // some possibility was not followed
 }
@@ -118,7 +120,8 @@ func (q *inquiry) step(before beliefs, o history.Op) (after beliefs) {
 		if q.thorough {
 			changes := o.Mutates() && o.Outcome == history.OK
 			starts = q.closure(b, o.Return, func(b belief, u unknown) bool {
-				return (changes || u.until < max(b.latest, b.earliest(places, o.Call))) && q.meets(b, u, unknown{Op: o, places: places})
+				over := u.until < max(b.latest, b.earliest(places, o.Call))
+				return (changes || over) && q.meets(b, u, unknown{Op: o, places: places}) || changes && over && q.stalled
 			})
 		}
 		for _, b := range starts {
@@ -137,15 +140,20 @@ func (q *inquiry) step(before beliefs, o history.Op) (after beliefs) {
 // round makes beliefs equal that differ in nothing that matters: of a time that is past for what is answered, all
 // that counts is which unknown writes it is too late for.
 func (q *inquiry) round(b *belief) {
-	for i, at := range b.touched {
-		if at <= b.latest {
-			passed, _ := slices.BinarySearchFunc(q.unknown, at, func(u unknown, at time.Duration) int { return cmp.Compare(u.until, at) })
-			b.touched[i] = 0
-			if passed > 0 {
-				b.touched[i] = q.unknown[passed-1].until + 1
-			}
+	round := func(at *time.Duration) {
+		if *at > b.latest {
+			return
+		}
+		passed, _ := slices.BinarySearchFunc(q.unknown, *at, func(u unknown, at time.Duration) int { return cmp.Compare(u.until, at) })
+		*at = 0
+		if passed > 0 {
+			*at = q.unknown[passed-1].until + 1
 		}
 	}
+	for i := range b.touched {
+		round(&b.touched[i])
+	}
+	round(&b.written)
 }
 
 // closure is b and all that may be after any of the writes that which selects, and those that make way for
@@ -183,7 +191,10 @@ func (q *inquiry) explain(b belief, o history.Op) (after beliefs) {
 				places |= order
 			}
 			at := max(b.latest, b.earliest(places, o.Call))
-			if is, ok := b.State.Answers(q.keys, o); ok && at <= o.Return {
+			if is, ok := b.Answers(q.keys, o); ok && at <= o.Return {
+				if is != b.State && o.Mutates() {
+					b.written = at
+				}
 				b.State, b.latest = is, at
 				b.touch(places, at)
 				q.round(&b)
@@ -222,8 +233,8 @@ func (q *inquiry) candidates(b belief, end time.Duration, wanted []want, which f
 				break
 			}
 			before := func(j int) bool { return q.meets(b, u, q.unknown[j]) }
-			if taken[i] || b.has(i) || b.earliest(u.places, u.Call) > u.until ||
-				!which(b, u) && !slices.ContainsFunc(wanted, u.brings) && !(q.thorough && slices.ContainsFunc(us, before)) {
+			asked := which(b, u) || slices.ContainsFunc(wanted, u.brings) || q.thorough && slices.ContainsFunc(us, before)
+			if !asked || taken[i] || b.has(i) || q.tooLate(b, u, u.places) {
 				continue
 			}
 			us, taken[i] = append(us, i), true
@@ -246,15 +257,20 @@ func (q *inquiry) apply(b belief, i int) (belief, bool) {
 	if q.creates(b, u.Op) {
 		places |= order
 	}
-	at := b.earliest(places, u.Call)
-	next, ok := b.State.Answers(q.keys, u.Op)
-	if !ok || next == b.State || at > u.until {
+	next, ok := b.Answers(q.keys, u.Op)
+	if !ok || next == b.State || q.tooLate(b, u, places) {
 		return b, false
 	}
-	b.State = next
+	at := b.earliest(places, u.Call)
+	b.State, b.written = next, at
 	b.applied[i/64] |= 1 << (i % 64)
 	b.touch(places, at)
 	return b, true
+}
+
+// tooLate reports whether the write can no longer take effect in b.
+func (q *inquiry) tooLate(b belief, u unknown, p places) bool {
+	return b.earliest(p, u.Call) > u.until && (!q.stalled || b.written > u.until)
 }
 
 func (q *inquiry) place(key string) places {
@@ -326,7 +342,7 @@ func (u unknown) brings(w want) bool {
 	case w.version == 0:
 		return slices.ContainsFunc(u.Deletes, func(i history.Item) bool { return i.Key == w.key })
 	}
-	return slices.ContainsFunc(u.Op.Writes, func(i history.Item) bool {
+	return slices.ContainsFunc(u.Writes, func(i history.Item) bool {
 		return i.Key == w.key && (w.version == some || after(i.Version) == w.version) && (w.value == 0 || w.value == i.Value)
 	})
 }
@@ -407,14 +423,14 @@ func (q *inquiry) lacks(s State, o history.Op) (wanted []want) {
 var errTooMany = errors.New("too many writes of unknown outcome in one history")
 
 // judge asks porcupine about the attempts that were answered.
-func judge(keys Keys, ops []history.Op, deadline, patience time.Duration) (Verdict, error) {
-	q := &inquiry{keys: keys}
+func judge(keys Keys, ops []history.Op, r Rules, thorough bool) (Verdict, error) {
+	q := &inquiry{keys: keys, stalled: r.Stalled, thorough: thorough}
 	var answered []porcupine.Operation
 	for _, o := range ops {
 		switch {
 		case o.Outcome == history.Refused, o.Outcome == history.Unknown && !o.Mutates():
 		case o.Outcome == history.Unknown:
-			q.unknown = append(q.unknown, unknown{o, o.Call + deadline, q.places(o)})
+			q.unknown = append(q.unknown, unknown{o, o.Call + r.Deadline, q.places(o)})
 		default:
 			answered = append(answered, porcupine.Operation{ClientId: o.Client, Input: o, Call: int64(o.Call), Return: int64(o.Return)})
 		}
@@ -424,34 +440,25 @@ func judge(keys Keys, ops []history.Op, deadline, patience time.Duration) (Verdi
 	}
 	slices.SortFunc(q.unknown, func(a, b unknown) int { return cmp.Compare(a.Call, b.Call) })
 	seed := maphash.MakeSeed()
-	ask := func(patience time.Duration) Verdict {
-		q.lost = false
-		v := verdict(porcupine.CheckOperationsTimeout(porcupine.Model{
-			Init: func() any { return beliefs{{}} },
-			StepContext: func(_ context.Context, state, input, _ any) (bool, any) {
-				after := q.step(state.(beliefs), input.(history.Op))
-				return len(after) > 0, after
-			},
-			Equal: func(a, b any) bool {
-				x, y := a.(beliefs), b.(beliefs)
-				return len(x) == len(y) && !slices.ContainsFunc(x, func(b belief) bool { return !slices.Contains(y, b) })
-			},
-			Hash: func(state any) (h uint64) {
-				for _, b := range state.(beliefs) {
-					h ^= maphash.Comparable(seed, b)
-				}
-				return h
-			},
-		}, answered, patience))
-		if v == Violated && q.lost {
-			return Undecided
-		}
-		return v
-	}
-	v := ask(patience / 4)
-	if v != Linearizable && len(q.unknown) > 0 {
-		q.thorough = true
-		v = ask(patience)
+	v := verdict(porcupine.CheckOperationsTimeout(porcupine.Model{
+		Init: func() any { return beliefs{{}} },
+		StepContext: func(_ context.Context, state, input, _ any) (bool, any) {
+			after := q.step(state.(beliefs), input.(history.Op))
+			return len(after) > 0, after
+		},
+		Equal: func(a, b any) bool {
+			x, y := a.(beliefs), b.(beliefs)
+			return len(x) == len(y) && !slices.ContainsFunc(x, func(b belief) bool { return !slices.Contains(y, b) })
+		},
+		Hash: func(state any) (h uint64) {
+			for _, b := range state.(beliefs) {
+				h ^= maphash.Comparable(seed, b)
+			}
+			return h
+		},
+	}, answered, r.Patience))
+	if v == Violated && q.lost {
+		v = Undecided
 	}
 	return v, nil
 }

@@ -30,24 +30,46 @@ func (v Verdict) String() string {
 	return [...]string{"linearizable", "linearizable key by key", "VIOLATED", "undecided"}[v]
 }
 
+// Rules say how a history is judged.
+type Rules struct {
+	// Deadline is how long after its call a write of unknown outcome may take effect.
+	Deadline time.Duration
+
+	// Stalled says that processes of the database stood still. One that did so in the midst of a commit, past
+	// every check, ends it whenever it is let go on. All that can be asked then is that such a write replaces
+	// nothing: past its deadline it may show as long as nothing else was written to the store since.
+	Stalled bool
+
+	// Patience is how long the search may take.
+	Patience time.Duration
+}
+
 // Check judges the history of one store that began empty. An attempt with outcome Unknown may have taken
-// effect or not, but not later than deadline after its call. One that was Refused must not have: it is left
-// out, so that whatever shows its effect cannot be explained.
-func Check(ops []history.Op, deadline, patience time.Duration) (Verdict, error) {
+// effect or not. One that was Refused must not have: it is left out, so that whatever shows its effect cannot
+// be explained.
+func Check(ops []history.Op, r Rules) (Verdict, error) {
 	keys, err := check(ops)
 	if err != nil {
 		return Undecided, err
 	}
-	v, err := judge(keys, ops, deadline, patience)
-	if v != Undecided || err != nil {
+	// As it mostly is; then key by key, where what is wrong is soon found; then as a whole.
+	v, err := judge(keys, ops, r, false)
+	if v == Linearizable || v == Violated && !unknowns(ops) || err != nil {
 		return v, err
 	}
 	for _, k := range append(keys, history.GlobalKey) {
-		if v, err := judge(keys, only(ops, k), deadline, patience); v != Linearizable || err != nil {
+		if v, err := judge(keys, only(ops, k), r, true); v != Linearizable || err != nil {
 			return v, err
 		}
 	}
-	return KeyByKey, nil
+	if v, err = judge(keys, ops, r, true); v == Undecided && err == nil {
+		v = KeyByKey
+	}
+	return v, err
+}
+
+func unknowns(ops []history.Op) bool {
+	return slices.ContainsFunc(ops, func(o history.Op) bool { return o.Outcome == history.Unknown && o.Mutates() })
 }
 
 // check finds the keys of a history, and says whether it is one that can be judged.
@@ -154,14 +176,15 @@ func Visualize(f history.File, path string) error {
 
 // Smallest cuts a violated history down, to what a person can follow, and stays violated. It only ever takes
 // away what could not have been the explanation of what is left.
-func Smallest(ops []history.Op, deadline, patience time.Duration) []history.Op {
-	ends := time.Now().Add(patience)
+func Smallest(ops []history.Op, r Rules) []history.Op {
+	ends := time.Now().Add(r.Patience)
 	violated := func(ops []history.Op) bool {
 		left := time.Until(ends)
 		if left <= 0 {
 			return false
 		}
-		v, err := Check(ops, deadline, min(left, 5*time.Second))
+		r.Patience = min(left, 5*time.Second)
+		v, err := Check(ops, r)
 		return err == nil && v == Violated
 	}
 	history.Sort(ops)

@@ -14,7 +14,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/tools/torture/model"
 )
 
-const deadline = 9 * time.Second
+var rules = model.Rules{Deadline: 9 * time.Second, Patience: time.Minute}
 
 func at(version int64) *int64 { return &version }
 
@@ -124,11 +124,36 @@ func TestHistoriesAreJudged(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			history.Sort(test.ops)
-			v, err := model.Check(test.ops, deadline, time.Minute)
+			v, err := model.Check(test.ops, rules)
 			if err != nil || v != test.want {
 				t.Errorf("%v (%v), want %v", v, err, test.want)
 			}
 		})
+	}
+}
+
+func TestAStalledDatabaseMayShowAWriteLateIfItReplacesNothing(t *testing.T) {
+	late := []history.Op{
+		during(1, 2, 0, put(0, 1, history.OK)), during(3, 12, 0, put(-1, 2, history.Unknown)),
+		during(13, 14, 1, got(1, 1)), during(15, 16, 1, got(1, 2)),
+	}
+	between := append([]history.Op{}, late[:3]...)
+	between = append(between, during(14.1, 14.2, 1, history.Op{Kind: history.Put, Outcome: history.OK,
+		Writes: []history.Item{{Key: "other", Version: -1, Value: 3}}}), during(14.3, 14.4, 1, got(1, 1)), late[3])
+	for name, test := range map[string]struct {
+		ops     []history.Op
+		stalled bool
+		want    model.Verdict
+	}{
+		"it runs":                       {late, false, model.Violated},
+		"it stood still":                {late, true, model.Linearizable},
+		"it did, and there was another": {between, true, model.Violated},
+	} {
+		r := rules
+		r.Stalled = test.stalled
+		if v, err := model.Check(test.ops, r); err != nil || v != test.want {
+			t.Errorf("%s: %v (%v), want %v", name, v, err, test.want)
+		}
 	}
 }
 
@@ -217,7 +242,7 @@ func sequence(rng *rand.Rand, n int) (ops []history.Op) {
 func TestAnySequenceThatTheStoresModelAnswersIsLinearizable(t *testing.T) {
 	for seed := range uint64(300) {
 		ops := sequence(rand.New(rand.NewPCG(seed, 0)), 60)
-		if v, err := model.Check(ops, deadline, time.Minute); err != nil || v != model.Linearizable {
+		if v, err := model.Check(ops, rules); err != nil || v != model.Linearizable {
 			for _, o := range ops {
 				t.Log(o)
 			}
@@ -251,7 +276,7 @@ func TestOneWrongAnswerIsAViolation(t *testing.T) {
 		default:
 			o.Outcome = history.Conflict
 		}
-		if v, err := model.Check(ops, deadline, time.Minute); err != nil || v != model.Violated {
+		if v, err := model.Check(ops, rules); err != nil || v != model.Violated {
 			t.Fatalf("seed %d: %v (%v) though %v is wrong", seed, v, err, *o)
 		}
 		found++
@@ -271,7 +296,7 @@ func TestAViolationIsCutDownToWhatShowsIt(t *testing.T) {
 		history.Op{Client: 2, Call: from + 4, Return: from + 5, Kind: history.Get, Item: history.Item{Key: "a"}, Outcome: history.OK,
 			Answer: history.Answer{Version: 1, Value: 901}},
 	)
-	small := model.Smallest(ops, deadline, time.Minute)
+	small := model.Smallest(ops, rules)
 	if len(small) != 2 || small[0].Kind != history.Put || small[1].Outcome != history.NoSuchKey {
 		for _, o := range small {
 			t.Log(o)
@@ -279,7 +304,7 @@ func TestAViolationIsCutDownToWhatShowsIt(t *testing.T) {
 		t.Fatalf("%d operations are left", len(small))
 	}
 	path := filepath.Join(t.TempDir(), "history.html")
-	if err := model.Visualize(history.File{Ops: small, Deadline: deadline}, path); err != nil {
+	if err := model.Visualize(history.File{Ops: small, Deadline: rules.Deadline}, path); err != nil {
 		t.Fatal(err)
 	}
 	if info, err := os.Stat(path); err != nil || info.Size() < 1000 {

@@ -96,7 +96,7 @@ func (s State) showList(keys Keys, o history.Op) (State, bool) {
 		return s, false
 	}
 	shown := 0
-	for more := false; ; shown++ {
+	for ; ; shown++ {
 		newest := -1
 		for i, k := range keys {
 			if is := s.objects[i]; is.version > 0 && is.rank < before && strings.HasPrefix(k, o.Prefix) &&
@@ -105,8 +105,7 @@ func (s State) showList(keys Keys, o history.Op) (State, bool) {
 			}
 		}
 		if newest < 0 || o.PageSize > 0 && shown == o.PageSize {
-			more = newest >= 0
-			if shown != len(a.Keys) || more != a.More {
+			if shown != len(a.Keys) || a.More != (newest >= 0) {
 				return s, false
 			}
 			break

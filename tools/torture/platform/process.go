@@ -68,7 +68,7 @@ func NewProcess(name, binary string, output Output, env ...string) *Process {
 
 // Start runs it and returns when it serves.
 func (p *Process) Start(ctx context.Context) error {
-	cmd := exec.Command(p.binary)
+	cmd := exec.CommandContext(context.WithoutCancel(ctx), p.binary)
 	cmd.Env = append([]string{
 		"PATH=/usr/bin:/bin", "HOME=/nonexistent", "TZ=UTC", "GOTRACEBACK=all",
 		"VSS_API_LISTEN=127.0.0.1:0", "VSS_OPS_LISTEN=127.0.0.1:0",

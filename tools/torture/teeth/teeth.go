@@ -5,11 +5,13 @@ package teeth
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"math/rand/v2"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -21,6 +23,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/storage/postgres"
 	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tools/torture/faults"
+	"github.com/vss-cloud/vss-cloud/tools/torture/history"
 	"github.com/vss-cloud/vss-cloud/tools/torture/model"
 	"github.com/vss-cloud/vss-cloud/tools/torture/workload"
 )
@@ -93,6 +96,9 @@ func Find(ctx context.Context, bug Bug, databaseURL string, seed uint64) (found 
 		_, err = store.ReadOut(context.WithoutCancel(ctx), clients)
 		ops := store.History()
 		found.Operations += len(ops)
+		if err == nil && !slices.ContainsFunc(ops, func(o history.Op) bool { return o.Kind == history.Put && o.Outcome == history.OK }) {
+			err = errors.New("nothing can be written, so nothing can be found")
+		}
 		if err != nil {
 			found.Err = err
 			return found
@@ -101,7 +107,7 @@ func Find(ctx context.Context, bug Bug, databaseURL string, seed uint64) (found 
 			found.By = "an answer: " + wrong[0].Error()
 			return found
 		}
-		v, err := model.Check(ops, deadline+100*time.Millisecond, 20*time.Second)
+		v, err := model.Check(ops, model.Rules{Deadline: deadline + 100*time.Millisecond, Patience: 20 * time.Second})
 		switch {
 		case err != nil:
 			found.Err = err
@@ -159,7 +165,7 @@ func serve(ctx context.Context, bug Bug, databaseURL string) (_ *server, err err
 			return nil, err
 		}
 		s.pools = append(s.pools, pool)
-		var store storage.Store = postgres.New(pool, postgres.Config{Timeout: deadline})
+		var store storage.Store = postgres.New(pool, postgres.Config{Timeout: deadline, AllowDataLoss: true})
 		if bug.wrap != nil {
 			store = bug.wrap(store, pool)
 		}
