@@ -81,6 +81,9 @@ func call[T any, R request[T]](s *Server, name string, writes bool, do func(cont
 				return nil, err
 			}
 			e.wallet = ks.Wallet().String()
+			if writes && departed(ctx) {
+				return nil, context.Canceled
+			}
 			m, err := do(ctx, scope{ks, held}, req)
 			if err != nil {
 				return nil, err

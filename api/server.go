@@ -111,6 +111,9 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		IdleTimeout:                  idleTimeout,
 		MaxHeaderBytes:               64 << 10,
 		DisableGeneralOptionsHandler: true, // it would answer OPTIONS * without the contract's headers
+		ConnContext: func(ctx context.Context, conn net.Conn) context.Context {
+			return context.WithValue(ctx, connKey{}, conn)
+		},
 		ConnState: func(_ net.Conn, state http.ConnState) {
 			if state == http.StateNew {
 				s.metrics.connections.Add(context.Background(), 1)
@@ -138,4 +141,14 @@ func (s *Server) Serve(ctx context.Context, ln net.Listener) error {
 		return errors.Join(fmt.Errorf("drain after %v: %w", s.cfg.DrainTimeout, err), hs.Close())
 	}
 	return nil
+}
+
+type connKey struct{}
+
+// departed says whether the request's client has closed its connection. A process that stood still, as one on a
+// paused machine does, goes on with requests whose clients left long ago and have saved newer state elsewhere:
+// net/http's notice of that races the handler (CONTRACT section 3: no zombie writes).
+func departed(ctx context.Context) bool {
+	conn, ok := ctx.Value(connKey{}).(net.Conn)
+	return ok && hasDeparted(conn)
 }

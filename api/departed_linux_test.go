@@ -1,0 +1,55 @@
+package api_test
+
+import (
+	"context"
+	"strconv"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/vss-cloud/vss-cloud/api"
+	"github.com/vss-cloud/vss-cloud/api/vsspb"
+	"github.com/vss-cloud/vss-cloud/storage"
+	"github.com/vss-cloud/vss-cloud/tenants"
+)
+
+// As on a machine that was paused: the request and the end of its connection have both arrived when the process
+// goes on, and net/http has not looked for the latter yet.
+func TestAPutWhoseClientHasLeftDoesNotReachTheStore(t *testing.T) {
+	t.Parallel()
+	var reached atomic.Int64
+	arrived, goOn := make(chan struct{}, 1), make(chan struct{})
+	var stands atomic.Bool
+	p := start(t, over(fake{put: func(context.Context, storage.Keyspace, storage.Batch) error {
+		reached.Add(1)
+		return nil
+	}}), func(cfg *api.Config) {
+		cfg.Auth = tenants.NewAuthenticator(tenants.AuthenticatorConfig{Now: func() time.Time {
+			if stands.Load() {
+				arrived <- struct{}{}
+				<-goOn
+			}
+			return time.Now()
+		}})
+	})
+	w := p.wallet(t, "acme", 1)
+	body, err := proto.Marshal(&vsspb.PutObjectRequest{TransactionItems: []*vsspb.KeyValue{{Key: "k", Version: -1}}})
+	check(t, err)
+	stands.Store(true)
+	const n = 20
+	for range n {
+		conn := p.dial(t)
+		conn.send(t, w.head(t, "putObjects", "Content-Length: "+strconv.Itoa(len(body)))+string(body))
+		<-arrived
+		check(t, conn.Close())
+		time.Sleep(10 * time.Millisecond) // for the end of the connection to arrive
+		goOn <- struct{}{}
+	}
+	stands.Store(false)
+	time.Sleep(300 * time.Millisecond)
+	if got := reached.Load(); got != 0 {
+		t.Fatalf("%d of %d puts reached the store", got, n)
+	}
+}
