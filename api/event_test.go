@@ -141,8 +141,11 @@ func TestNoCredentialIsEverLogged(t *testing.T) {
 	token := w.token(t)
 	send := func(call string, spoil func(string) string) {
 		conn := p.dial(t)
-		conn.send(t, spoil(w.text(t, call, calls[1].body, "Authorization: "+token)))
-		_ = conn.Conn.(interface{ CloseWrite() error }).CloseWrite()
+		text := w.text(t, call, calls[1].body, "Authorization: "+token, "Connection: close")
+		conn.send(t, spoil(text))
+		if spoil(text) != text { // a put whose client has left does not reach the store
+			_ = conn.Conn.(interface{ CloseWrite() error }).CloseWrite()
+		}
 		conn.rest(t)
 	}
 	same := func(s string) string { return s }
