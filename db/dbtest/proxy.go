@@ -2,9 +2,6 @@ package dbtest
 
 import (
 	"bufio"
-	"bytes"
-	"encoding/binary"
-	"io"
 	"net"
 	"net/url"
 	"sync"
@@ -12,6 +9,8 @@ import (
 	"testing"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/vss-cloud/vss-cloud/db/pgwire"
 )
 
 // Action is what a [Proxy] does with a batch of statements on its way to the server.
@@ -167,7 +166,7 @@ func (l *link) toClient() {
 	for {
 		n, err := l.server.Read(buf)
 		if l.muted.Load() {
-			if err != nil || n >= 6 && bytes.HasPrefix(buf[n-6:n], []byte{'Z', 0, 0, 0, 5}) {
+			if err != nil || pgwire.Answered(buf[:n]) {
 				return
 			}
 			continue
@@ -185,74 +184,39 @@ func (l *link) toClient() {
 
 // toServer passes the client's messages on, message by message.
 func (p *Proxy) toServer(l *link) {
-	in, out := bufio.NewReader(l.client), bufio.NewWriter(l.server)
-	var (
-		started  bool
-		prepared = map[string]string{} // by name
-		batch    []string
-	)
+	in, out := pgwire.NewReader(l.client), bufio.NewWriter(l.server)
 	for {
-		head := make([]byte, 5)
-		if !started {
-			head = head[1:] // the start-up packet has no type
-		}
-		if _, err := io.ReadFull(in, head); err != nil {
+		m, err := in.Next()
+		if err != nil {
 			return
 		}
-		body := make([]byte, binary.BigEndian.Uint32(head[len(head)-4:])-4)
-		if _, err := io.ReadFull(in, body); err != nil {
-			return
-		}
-		if !started && len(body) >= 4 && binary.BigEndian.Uint32(body) == cancelRequest {
-			p.mu.Lock()
-			p.cancels++
-			p.mu.Unlock()
-		}
-		action, ends := Pass, false
-		if started {
-			switch head[0] {
-			case 'P':
-				name, rest := cString(body)
-				prepared[name], _ = cString(rest)
-			case 'B':
-				_, rest := cString(body) // the portal
-				name, _ := cString(rest)
-				batch = append(batch, prepared[name])
-				p.mu.Lock()
-				arrive := p.arrive
-				p.mu.Unlock()
-				if arrive != nil {
-					_ = out.Flush()
-					arrive(prepared[name])
-				}
-			case 'Q':
-				sql, _ := cString(body)
-				batch, ends = append(batch, sql), true
-			case 'S':
-				ends = true
-			}
-		}
-		if ends {
-			p.mu.Lock()
+		p.mu.Lock()
+		inspect, arrive := p.inspect, p.arrive
+		if m.Ends {
 			p.trips++
-			inspect := p.inspect
-			p.mu.Unlock()
-			if inspect != nil {
-				_ = out.Flush()
-				action = inspect(batch)
-			}
-			batch = nil
 		}
-		if action == CutBefore {
+		if m.Cancel {
+			p.cancels++
+		}
+		p.mu.Unlock()
+		if m.Statement != "" && arrive != nil {
+			_ = out.Flush()
+			arrive(m.Statement)
+		}
+		action := Pass
+		if m.Ends && inspect != nil {
+			_ = out.Flush()
+			action = inspect(m.Batch)
+		}
+		switch action {
+		case Pass:
+		case CutBefore:
 			return
-		}
-		if action == CutAfter {
+		case CutAfter:
 			l.muted.Store(true)
 		}
-		started = true
-		_, _ = out.Write(head)
-		_, _ = out.Write(body)
-		if ends || in.Buffered() == 0 {
+		_, _ = out.Write(m.Bytes)
+		if m.Ends || in.Waits() {
 			if err := out.Flush(); err != nil {
 				return
 			}
@@ -262,12 +226,4 @@ func (p *Proxy) toServer(l *link) {
 			return
 		}
 	}
-}
-
-// cancelRequest is the protocol number of a start-up packet that asks to cancel.
-const cancelRequest = 80877102
-
-func cString(b []byte) (s string, rest []byte) {
-	i := bytes.IndexByte(b, 0)
-	return string(b[:i]), b[i+1:]
 }

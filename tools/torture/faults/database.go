@@ -2,8 +2,6 @@ package faults
 
 import (
 	"bufio"
-	"bytes"
-	"encoding/binary"
 	"io"
 	"net"
 	"net/url"
@@ -11,6 +9,8 @@ import (
 	"time"
 
 	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/vss-cloud/vss-cloud/db/pgwire"
 )
 
 // Action is what a [DatabaseProxy] does with a batch of statements on its way to the server.
@@ -71,48 +71,18 @@ func (p *DatabaseProxy) Trips() int64 { return p.trips.Load() }
 
 // toServer passes the client's messages on, message by message.
 func (p *DatabaseProxy) toServer(l *link) {
-	in, out := bufio.NewReader(l.client), bufio.NewWriter(l.server)
-	var (
-		started  bool
-		prepared = map[string]string{} // by name
-		batch    []string
-	)
+	in, out := pgwire.NewReader(l.client), bufio.NewWriter(l.server)
 	for {
-		head := make([]byte, 5)
-		if !started {
-			head = head[1:] // the start-up packet has no type
-		}
-		if _, err := io.ReadFull(in, head); err != nil {
+		m, err := in.Next()
+		if err != nil {
 			return
-		}
-		body := make([]byte, binary.BigEndian.Uint32(head[len(head)-4:])-4)
-		if _, err := io.ReadFull(in, body); err != nil {
-			return
-		}
-		ends := false
-		if started {
-			switch head[0] {
-			case 'P':
-				name, rest := cString(body)
-				prepared[name], _ = cString(rest)
-			case 'B':
-				_, rest := cString(body) // the portal
-				name, _ := cString(rest)
-				batch = append(batch, prepared[name])
-			case 'Q':
-				sql, _ := cString(body)
-				batch, ends = append(batch, sql), true
-			case 'S':
-				ends = true
-			}
 		}
 		action := Pass
-		if ends {
+		if m.Ends {
 			p.trips.Add(1)
 			if inspect := p.inspect.Load(); inspect != nil {
-				action = (*inspect)(batch)
+				action = (*inspect)(m.Batch)
 			}
-			batch = nil
 		}
 		p.gate()
 		switch action {
@@ -123,10 +93,8 @@ func (p *DatabaseProxy) toServer(l *link) {
 		case CutAfter, Silence:
 			l.fate.Store(int32(action))
 		}
-		started = true
-		_, _ = out.Write(head)
-		_, _ = out.Write(body)
-		if ends || in.Buffered() == 0 {
+		_, _ = out.Write(m.Bytes)
+		if m.Ends || in.Waits() {
 			if err := out.Flush(); err != nil {
 				return
 			}
@@ -139,19 +107,9 @@ func (p *DatabaseProxy) toServer(l *link) {
 			}
 			return
 		case Silence:
-			_, _ = io.Copy(io.Discard, in) // until the client has had enough
+			_, _ = io.Copy(io.Discard, l.client) // until the client has had enough
 			return
 		case Pass, CutBefore:
 		}
 	}
-}
-
-// answered reports whether what was read from a server of PostgreSQL ends its answer to a batch.
-func answered(read []byte) bool {
-	return len(read) >= 6 && bytes.HasPrefix(read[len(read)-6:], []byte{'Z', 0, 0, 0, 5})
-}
-
-func cString(b []byte) (s string, rest []byte) {
-	i := bytes.IndexByte(b, 0)
-	return string(b[:i]), b[i+1:]
 }

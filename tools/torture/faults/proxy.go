@@ -8,6 +8,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/vss-cloud/vss-cloud/db/pgwire"
 )
 
 // Proxy passes connections on as they are, until it is told otherwise.
@@ -207,7 +209,7 @@ func (l *link) carry(from, to net.Conn, cuts *int) {
 		n, err := from.Read(buf)
 		l.proxy.gate()
 		if fate := Action(l.fate.Load()); fate != Pass && from == l.server {
-			if err != nil || fate == CutAfter && answered(buf[:n]) {
+			if err != nil || fate == CutAfter && pgwire.Answered(buf[:n]) {
 				return
 			}
 			continue
