@@ -44,6 +44,7 @@ func provider(url string) (_ *goose.Provider, closeDB func() error, _ error) {
 	if err != nil {
 		return nil, nil, err
 	}
+	pinSchema(config)
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return nil, nil, err

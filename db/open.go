@@ -70,6 +70,7 @@ func Open(ctx context.Context, url string, role Role, maxConns int32) (*pgxpool.
 	for k, v := range settings {
 		conn.RuntimeParams[k] = v
 	}
+	pinSchema(conn)
 	conn.RuntimeParams["role"] = string(role)
 	if conn.RuntimeParams["application_name"] == "" {
 		conn.RuntimeParams["application_name"] = string(role)
@@ -94,6 +95,14 @@ func Open(ctx context.Context, url string, role Role, maxConns int32) (*pgxpool.
 		return nil
 	}
 	return pgxpool.NewWithConfig(ctx, cfg)
+}
+
+// pinSchema makes the tables those of the schema public, unless the URL says otherwise. The default path looks
+// for a schema named like the login user first: one that appears would hide every tenant and every object.
+func pinSchema(conn *pgx.ConnConfig) {
+	if conn.RuntimeParams["search_path"] == "" {
+		conn.RuntimeParams["search_path"] = "public"
+	}
 }
 
 // dialGate dials until the connection it was made for stands. After that a dial is pgx about to send a cancel

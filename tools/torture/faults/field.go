@@ -39,7 +39,7 @@ func NewInstance(name, binary, databaseURL string, conns int, output platform.Ou
 		return nil, err
 	}
 	i := &Instance{Back: back}
-	i.Process = platform.NewProcess(name, binary, output, fmt.Sprintf("DATABASE_URL=%s&pool_max_conns=%d", back.URL(), conns))
+	i.Process = platform.NewProcess(name, binary, output, fmt.Sprintf("DATABASE_URL=%s&pool_max_conns=%d&search_path=skew,pg_catalog,public", back.URL(), conns))
 	i.Front, err = NewProxy(i.dial)
 	return i, err
 }

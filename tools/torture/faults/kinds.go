@@ -14,7 +14,6 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/vss-cloud/vss-cloud/db"
-	"github.com/vss-cloud/vss-cloud/tools/torture/platform"
 )
 
 const terminate = syscall.SIGTERM
@@ -339,7 +338,8 @@ func lockTable(ctx context.Context, f *Field, rng *rand.Rand) error {
 	})
 }
 
-// jumpClock makes the database's clock jump to and fro: a function in front of PostgreSQL's own adds to it.
+// jumpClock makes the database's clock jump to and fro: a function in front of PostgreSQL's own adds to it. The
+// instances look for functions in the schema skew first, which exists only while this runs.
 func jumpClock(ctx context.Context, f *Field, rng *rand.Rand) (err error) {
 	do := func(sql string, args ...any) error {
 		return f.query(context.WithoutCancel(ctx), func(ctx context.Context, conn *pgx.Conn) error {
@@ -348,24 +348,20 @@ func jumpClock(ctx context.Context, f *Field, rng *rand.Rand) (err error) {
 		})
 	}
 	const renew = `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'vss_api'`
-	// Of the API alone: a migration that runs meanwhile must find its tables.
-	path := `ALTER ROLE ` + platform.Login + ` IN DATABASE ` + pgx.Identifier{f.Name}.Sanitize()
 	if err := do(`
-		CREATE SCHEMA IF NOT EXISTS skew;
-		CREATE TABLE IF NOT EXISTS skew.clock (by interval NOT NULL);
-		TRUNCATE skew.clock;
+		CREATE SCHEMA skew;
+		CREATE TABLE skew.clock (by interval NOT NULL);
 		INSERT INTO skew.clock VALUES ('0');
-		CREATE OR REPLACE FUNCTION skew.clock_timestamp() RETURNS timestamptz VOLATILE LANGUAGE sql
+		CREATE FUNCTION skew.clock_timestamp() RETURNS timestamptz VOLATILE LANGUAGE sql
 			AS 'SELECT pg_catalog.clock_timestamp() + by FROM skew.clock';
 		GRANT USAGE ON SCHEMA skew TO PUBLIC;
 		GRANT SELECT ON skew.clock TO PUBLIC;
-		` + path + ` SET search_path = skew, pg_catalog, public;
 		` + renew); err != nil {
 		return err
 	}
 	defer func() {
 		for n := 0; ; n++ { // it must not stay
-			undone := do(path + ` RESET search_path; ` + renew)
+			undone := do(`DROP SCHEMA IF EXISTS skew CASCADE; ` + renew)
 			if undone == nil || n == 20 {
 				err = errors.Join(err, undone)
 				return
