@@ -37,11 +37,11 @@ type Config struct {
 	TrustedProxies []netip.Prefix
 
 	// Timeout is from the moment a request's headers are read to the moment its work must be done or given
-	// up. Zero: 8.5 s; CONTRACT section 3 allows 9 s in all.
+	// up. Zero: storage.Timeout.
 	Timeout time.Duration
 
 	// Memory bounds, in bytes, what bodies and answers in flight may hold in memory, all together. A call
-	// needs about three times its body or value. Zero: 1 GiB, below which no body of 256 MiB fits.
+	// needs three times its body or value, and large ones leave an eighth alone. Zero: 1 GiB.
 	Memory int64
 
 	// DrainDelay is how long /readyz answers 503 before the server stops to accept, so that a load
@@ -65,7 +65,7 @@ type Server struct {
 // New makes a server. It accepts nothing before Serve.
 func New(cfg Config) (*Server, error) {
 	if cfg.Timeout == 0 {
-		cfg.Timeout = 8500 * time.Millisecond
+		cfg.Timeout = storage.Timeout
 	}
 	if cfg.Memory == 0 {
 		cfg.Memory = 1 << 30
@@ -147,7 +147,8 @@ type connKey struct{}
 
 // departed says whether the request's client has closed its connection. A process that stood still, as one on a
 // paused machine does, goes on with requests whose clients left long ago and have saved newer state elsewhere:
-// net/http's notice of that races the handler (CONTRACT section 3: no zombie writes).
+// net/http's notice of that races the handler (CONTRACT section 3: no zombie writes). One that has only closed
+// its sending side looks the same, and is told to try again; no wallet's client does that.
 func departed(ctx context.Context) bool {
 	conn, ok := ctx.Value(connKey{}).(net.Conn)
 	return ok && hasDeparted(conn)

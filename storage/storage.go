@@ -6,7 +6,11 @@ package storage
 import (
 	"context"
 	"errors"
+	"time"
 )
+
+// Timeout is how long a call may take in all. CONTRACT section 3 allows 9 s; the rest is for the answer.
+const Timeout = 8500 * time.Millisecond
 
 // Unconditional, as the version of an item or of the store, means "do not compare" (CONTRACT section 2).
 const Unconditional int64 = -1

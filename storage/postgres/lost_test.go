@@ -61,7 +61,15 @@ func put(key string, version int64, value string) storage.Batch {
 	return storage.Batch{Writes: []storage.Object{{Key: key, Version: version, Value: []byte(value)}}}
 }
 
-// write makes the store exist, so that the next write is the usual case.
+// written is a place of two instances with a store that holds the object "other", so that the next write to it is
+// the usual case.
+func written(t *testing.T) (*place, storage.Keyspace) {
+	t.Helper()
+	p, ks := newPlace(t, 2), key(t)
+	write(t, p.stores[1], ks, put("other", 0, ""))
+	return p, ks
+}
+
 func write(t *testing.T, s storage.Store, ks storage.Keyspace, b storage.Batch) {
 	t.Helper()
 	if err := s.Put(t.Context(), ks, b); err != nil {
@@ -84,10 +92,9 @@ func TestAWriteWhoseConnectionIsLostAfterItsCommitWasSentIsSaved(t *testing.T) {
 	for name, way := range ways {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newPlace(t, 2)
-			ks := key(t)
-			if !way.first {
-				write(t, p.stores[1], ks, put("other", 0, ""))
+			p, ks := written(t)
+			if way.first {
+				ks = key(t)
 			}
 			cut := cutOnce(p.proxies[0], way.commits, dbtest.CutAfter)
 			if err := p.stores[0].Put(t.Context(), ks, put("k", 0, "v")); err != nil {
@@ -106,10 +113,9 @@ func TestAWriteWhoseConnectionIsLostBeforeItsCommitArrivesIsNotSaidToBeSaved(t *
 	for name, way := range ways {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newPlace(t, 2)
-			ks := key(t)
-			if !way.first {
-				write(t, p.stores[1], ks, put("other", 0, ""))
+			p, ks := written(t)
+			if way.first {
+				ks = key(t)
 			}
 			cut := cutOnce(p.proxies[0], way.commits, dbtest.CutBefore)
 			// Nothing on this side can tell it from the case above: the commit was sent and not answered.
@@ -126,9 +132,7 @@ func TestAWriteWhoseConnectionIsLostBeforeItsCommitArrivesIsNotSaidToBeSaved(t *
 
 func TestAWriteThatCannotBeSettledIsNeitherSavedNorRefusedNorRunAgain(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, 2)
-	ks := key(t)
-	write(t, p.stores[1], ks, put("other", 0, ""))
+	p, ks := written(t)
 
 	// Cut for good once the commit has been sent: nobody can be asked.
 	var asked atomic.Int64
@@ -152,9 +156,7 @@ func TestAWriteThatCannotBeSettledIsNeitherSavedNorRefusedNorRunAgain(t *testing
 
 func TestAWriteSettlesOverARestartOfTheDatabase(t *testing.T) {
 	t.Parallel()
-	p := newPlace(t, 2)
-	ks := key(t)
-	write(t, p.stores[1], ks, put("other", 0, ""))
+	p, ks := written(t)
 	var cut, down atomic.Bool
 	p.proxies[0].Inspect(func(statements []string) dbtest.Action {
 		switch {
@@ -230,10 +232,9 @@ func TestAWriteThatIsHeldUpOnItsWayHasNoEffectAfterItsDeadline(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			p := newPlace(t, 2)
-			ks := key(t)
-			if !way.first {
-				write(t, p.stores[1], ks, put("other", 0, ""))
+			p, ks := written(t)
+			if way.first {
+				ks = key(t)
 			}
 			write(t, p.stores[0], key(t), put("k", 0, "v")) // its statements are prepared and the clock is read
 			passed := make(chan struct{})

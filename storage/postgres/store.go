@@ -17,8 +17,7 @@ import (
 
 // Config of a [Store]. The zero value is usable.
 type Config struct {
-	// Timeout bounds every call whose context has no nearer deadline. Zero: 8.5 s, which leaves room to
-	// answer within the 9 s of CONTRACT section 3.
+	// Timeout bounds every call whose context has no nearer deadline. Zero: storage.Timeout.
 	Timeout time.Duration
 
 	// MaxPageSize is the most keys a page of a list holds. Zero: 100 (CONTRACT section 2).
@@ -60,7 +59,7 @@ var _ storage.Store = (*Store)(nil)
 // New makes a store over a pool made by db.Open in the role of the API. It asks nothing of the database.
 func New(pool *pgxpool.Pool, cfg Config) *Store {
 	if cfg.Timeout == 0 {
-		cfg.Timeout = 8500 * time.Millisecond
+		cfg.Timeout = storage.Timeout
 	}
 	if cfg.MaxPageSize == 0 {
 		cfg.MaxPageSize = 100

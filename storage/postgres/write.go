@@ -120,16 +120,10 @@ func (s *Store) put(ctx context.Context, ks storage.Keyspace, batch storage.Batc
 		if got == busy || got == absent && create {
 			got, err = s.alone(ctx, w, got == absent)
 		}
-		switch {
-		case err != nil:
-			return "", err
-		case got == late && time.Now().Before(w.notAfter):
-			// The server's clock was not where we thought; the answer has told us where it is.
-			return "", fmt.Errorf("%w: %w", storage.ErrTooLate, errAgain)
-		case got == late:
-			return "", storage.ErrTooLate
+		if err == nil && got == late {
+			err = storage.ErrTooLate // and not tried again where there seems to be time: our clock may have stood still
 		}
-		return got, nil
+		return got, err
 	})
 }
 
