@@ -62,6 +62,10 @@ verify: $(TOOLS)/tools.installed $(TOOLS)/buf.installed ## Generated code and go
 interop: ## The released Rust clients against a server of this tree
 	tools/interop/run.sh
 
+.PHONY: torture
+torture: ## Faults under load, judged by a model of the contract (SEED= and ROUND= replay, LONG=1 goes on for long); unfinished
+	cd tools/torture && go run . --root ../.. $(if $(SEED),--seed $(SEED)) $(if $(ROUND),--round $(ROUND)) $(if $(LONG),--operations 1000000 --crashes 100)
+
 .PHONY: fuzz
 fuzz: ## Each fuzz target for FUZZTIME (30s)
 	@grep -rHoE --include='*_test.go' --exclude-dir=tools '^func Fuzz[A-Za-z0-9_]*' . | while IFS=: read -r file target; do \

@@ -97,12 +97,13 @@ type platform struct {
 	base    string // of the demo tenant
 	metrics string
 	log     *bytes.Buffer // standard error, complete once done is closed
+	printed *bytes.Buffer // standard output, likewise
 	done    chan struct{}
 }
 
 func (s *shell) dev() *platform {
 	s.t.Helper()
-	p := &platform{cmd: exec.Command(binary, "dev"), log: new(bytes.Buffer), done: make(chan struct{})}
+	p := &platform{cmd: exec.Command(binary, "dev"), log: new(bytes.Buffer), printed: new(bytes.Buffer), done: make(chan struct{})}
 	p.cmd.Env = s.env
 	p.cmd.Stderr = p.log
 	out, err := p.cmd.StdoutPipe()
@@ -112,9 +113,9 @@ func (s *shell) dev() *platform {
 	if err := p.cmd.Start(); err != nil {
 		s.t.Fatal(err)
 	}
-	lines := make(chan string, 100)
+	lines := make(chan string, 10_000)
 	go func() {
-		for sc := bufio.NewScanner(out); sc.Scan(); {
+		for sc := bufio.NewScanner(io.TeeReader(out, p.printed)); sc.Scan(); {
 			lines <- sc.Text()
 		}
 		close(lines)
@@ -257,6 +258,24 @@ func eventually(t *testing.T, holds func() bool) {
 		if time.Now().After(deadline) {
 			t.Fatal("it does not come to hold")
 		}
+	}
+}
+
+func TestTracesAreExportedIfTheEnvironmentAsksForThem(t *testing.T) {
+	t.Parallel()
+	for exporter, asked := range map[string]bool{"console": true, "none": false, "": false} {
+		t.Run("OTEL_TRACES_EXPORTER="+exporter, func(t *testing.T) {
+			t.Parallel()
+			s := newShell(t)
+			s.env = append(s.env, "OTEL_TRACES_EXPORTER="+exporter)
+			p := s.dev()
+			s.want(0, "saved", "put", "k", "v", "--url", p.base)
+			p.stop(t, syscall.SIGTERM)
+			span := `"Name":"POST /t/{tenant}/vss/putObjects"`
+			if got := strings.Contains(strings.ReplaceAll(p.printed.String(), `": "`, `":"`), span); got != asked {
+				t.Errorf("the span of the put is exported: %t, want %t, in\n%s", got, asked, p.printed)
+			}
+		})
 	}
 }
 
