@@ -47,7 +47,6 @@ func (c client) via(instance int) client        { c.instance = instance; return 
 func (c client) in(ks storage.Keyspace) client  { c.ks = ks; return c }
 func (c client) store() storage.Store           { return c.place.Stores()[c.instance] }
 func (c client) recount() Count                 { c.t.Helper(); return c.place.Recount(c.t, c.ks) }
-func (c client) hold() (release func())         { c.t.Helper(); return c.place.Hold(c.t, c.ks) }
 func (c client) ctx() (context.Context, func()) { return context.WithTimeout(c.t.Context(), patience) }
 func at(version int64) *int64                   { return &version }
 func object(k string, v int64) storage.Object {
@@ -276,6 +275,14 @@ func (c client) waiting(want int) {
 		}
 		time.Sleep(5 * time.Millisecond)
 	}
+}
+
+// hold takes the lock of the store's row once nobody waits for one: a writer that has been given up may
+// still be there, and would be taken for the one that the test goes on to start.
+func (c client) hold() (release func()) {
+	c.t.Helper()
+	c.waiting(0)
+	return c.place.Hold(c.t, c.ks)
 }
 
 func wantErr(t testing.TB, want, got error) {
