@@ -11,6 +11,7 @@ import (
 	"strings"
 
 	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -58,7 +59,7 @@ func call[T any, R request[T]](s *Server, name string, writes bool, do func(cont
 			if err := tenant.Refuses(writes); err != nil {
 				return nil, err
 			}
-			caller, err := s.cfg.Auth.Authenticate(ctx, tenant, r.Header["Authorization"])
+			caller, err := s.cfg.Auth.Authenticate(ctx, tenant, r.Header, middleware.GetClientIPAddr(ctx))
 			if err != nil {
 				return nil, err
 			}
@@ -72,11 +73,7 @@ func call[T any, R request[T]](s *Server, name string, writes bool, do func(cont
 				return nil, err
 			}
 			// Decoding copied the body, so it is garbage before the store takes its own copy.
-			ks, err := storage.NewKeyspace(storage.Owner{
-				Tenant:    tenant.ID,
-				Namespace: caller.Source.Namespace,
-				Subject:   caller.Subject,
-			}, req.GetStoreId())
+			ks, err := storage.NewKeyspace(caller.Owner(), req.GetStoreId())
 			if err != nil {
 				return nil, err
 			}

@@ -88,7 +88,10 @@ func answerTo(err error) answer {
 		return answer{status: 401, code: vsspb.ErrorCode_AUTH_EXCEPTION, message: authError.Error()}
 	case is(tenants.ErrUnknownTenant, tenants.ErrHostNamesTenant, tenants.ErrClosed, tenants.ErrReadOnly):
 		return answer{status: 403, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: known.Error()}
-	case is(tenants.ErrNotLoaded, errOverloaded, errDraining, errSlowBody):
+	case is(tenants.ErrSuspect):
+		return answer{status: 429, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: known.Error(),
+			retryAfter: true, level: slog.LevelWarn}
+	case is(tenants.ErrNotLoaded, tenants.ErrKeysUnavailable, errOverloaded, errDraining, errSlowBody):
 		return answer{status: 503, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: known.Error(),
 			retryAfter: true, level: slog.LevelWarn}
 	case is(storage.ErrAmbiguous):
@@ -111,6 +114,9 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	e.code, e.level = a.code, a.level
 	if a.level >= slog.LevelWarn {
 		e.err = err
+	}
+	if a.status == http.StatusUnauthorized {
+		e.refusal = a.message
 	}
 	if a.code != vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION {
 		discardBody(r)

@@ -11,18 +11,21 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
+	"github.com/vss-cloud/vss-cloud/tenants"
 )
 
 // event is what is known of a request when it ends: one log line and one count. It belongs to the
 // request's goroutine.
 type event struct {
-	call     string // "" for what is not a call
-	tenant   string // slug
-	wallet   string // storage.WalletID: a hash, not the public key or sub
+	call     string          // "" for what is not a call
+	tenant   string          // slug
+	of       *tenants.Tenant // of a login
+	wallet   string          // storage.WalletID: a hash, not the public key or sub
 	code     vsspb.ErrorCode
 	level    slog.Level
-	received int64 // bytes of the body
-	err      error // of faults: never told to the client
+	received int64  // bytes of the body
+	refusal  string // why a credential was refused, one of a fixed set
+	err      error  // of faults: never told to the client
 }
 
 type eventKey struct{}
@@ -46,7 +49,7 @@ func (s *Server) finish(r *http.Request, ww middleware.WrapResponseWriter, e *ev
 		e.level = slog.LevelDebug // health checks
 	}
 	outcome := "ok"
-	if ww.Status() >= 400 {
+	if ww.Status() >= 400 || e.code != vsspb.ErrorCode_UNKNOWN { // a refused login has status 200
 		outcome = e.code.String()
 	}
 	if e.call != "" {
@@ -67,6 +70,9 @@ func (s *Server) finish(r *http.Request, ww middleware.WrapResponseWriter, e *ev
 		slog.Float64("duration_ms", float64(took.Microseconds())/1000),
 		slog.Int64("received", e.received),
 		slog.Int("sent", ww.BytesWritten()),
+	}
+	if e.refusal != "" {
+		attrs = append(attrs, slog.String("refusal", e.refusal))
 	}
 	if e.err != nil {
 		attrs = append(attrs, slog.String("error", e.err.Error()))

@@ -48,6 +48,13 @@ func (s *Server) routes() http.Handler {
 		traced.Post(base+"/deleteObject", s.deleteObject())
 		traced.Post(base+"/listKeyVersions", s.listKeyVersions())
 	}
+	if s.cfg.Logins != nil {
+		login := s.login()
+		for _, base := range []string{"", "/t/{tenant}"} {
+			r.Handle(base+tenants.LoginPath, login)
+			r.Get(base+tenants.KeysPath, s.loginKeys)
+		}
+	}
 	return r
 }
 
@@ -127,8 +134,8 @@ func (s *Server) recoverPanics(next http.Handler) http.Handler {
 func allowBrowsers(next http.Handler) http.Handler {
 	return cors.Handler(cors.Options{
 		AllowedOrigins: []string{"*"},
-		AllowedMethods: []string{http.MethodPost},
-		AllowedHeaders: []string{"*"}, // echoed: clients send fixed headers of their own
+		AllowedMethods: []string{http.MethodPost, http.MethodGet}, // GET: LNURL-auth
+		AllowedHeaders: []string{"*"},                             // echoed: clients send fixed headers of their own
 		ExposedHeaders: []string{"Vss-Protocol-Version", requestIDHeader, "Retry-After"},
 		MaxAge:         int(time.Hour / time.Second),
 	})(next)

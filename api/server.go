@@ -29,6 +29,7 @@ type Config struct {
 	Store   storage.Store
 	Tenants *tenants.Directory
 	Auth    *tenants.Authenticator
+	Logins  *tenants.Logins // nil: no LNURL-auth
 
 	// Ready says whether the database answers; it has two seconds. For /readyz.
 	Ready func(context.Context) error

@@ -25,6 +25,11 @@ type StoreID uuid.UUID
 func (id WalletID) String() string { return uuid.UUID(id).String() }
 func (id StoreID) String() string  { return uuid.UUID(id).String() }
 
+// Wallet names the owner's wallet without naming the owner.
+func (o Owner) Wallet() WalletID {
+	return WalletID(digest(o.Tenant[:], []byte(o.Namespace), []byte(o.Subject)))
+}
+
 // Keyspace is the scope of every call: one store of one wallet of one tenant. It is made from an
 // authenticated caller only; no unscoped method exists.
 type Keyspace struct {
@@ -46,11 +51,11 @@ func NewKeyspace(owner Owner, storeID string) (Keyspace, error) {
 	if err := checkText("namespace", owner.Namespace, 1, MaxNamespaceLength); err != nil {
 		return Keyspace{}, err
 	}
-	wallet := digest(owner.Tenant[:], []byte(owner.Namespace), []byte(owner.Subject))
+	wallet := owner.Wallet()
 	return Keyspace{
 		owner:   owner,
 		storeID: storeID,
-		wallet:  WalletID(wallet),
+		wallet:  wallet,
 		store:   StoreID(digest(wallet[:], []byte(storeID))),
 	}, nil
 }

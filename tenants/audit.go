@@ -9,6 +9,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
+	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
 )
 
 // ErrNoActor: it was not said, or not in a way that can be written down, who makes the change.
@@ -101,18 +102,39 @@ func facts(t *Tenant) map[string]any {
 		return nil
 	}
 	f := map[string]any{
-		"slug":       t.Slug,
-		"name":       t.Name,
-		"state":      t.State,
-		"body_limit": t.BodyLimit,
-		"domains":    append([]string{}, t.Domains...),
+		"slug":              t.Slug,
+		"name":              t.Name,
+		"state":             t.State,
+		"body_limit":        t.BodyLimit,
+		"client_key_gate":   t.Gate.State,
+		"client_key_header": t.Gate.Header,
 	}
-	for _, src := range t.Sources {
-		f["source:"+src.Name] = map[string]any{
-			"kind":           src.Kind,
-			"namespace":      src.Namespace,
-			"window_seconds": int64(src.Window.Seconds()),
+	for _, d := range t.Domains {
+		f["domain:"+d.Host] = map[string]any{"state": d.State, "vouched": d.Vouched}
+	}
+	for _, k := range t.ClientKeys {
+		f["client_key:"+k.Prefix] = map[string]any{"name": k.Name, "expires_at": k.ExpiresAt, "revoked_at": k.RevokedAt}
+	}
+	for i := range t.Sources {
+		src := &t.Sources[i]
+		f["source:"+src.Name] = sourceFacts(src)
+		for _, k := range src.Keys {
+			f["key:"+src.Name+":"+k.ID] = map[string]any{"state": k.State, "until": k.Until, "sealed_by": masterkey.SealedBy(k.Sealed)}
 		}
+	}
+	return f
+}
+
+func sourceFacts(src *Source) map[string]any {
+	f := map[string]any{"kind": src.Kind, "namespace": src.Namespace}
+	switch src.Kind {
+	case Signature:
+		f["window_seconds"] = int64(src.Window.Seconds())
+	case JWT:
+		f["issuer"], f["audience_rule"], f["audiences"] = src.Rules.Issuer, src.Rules.AudienceRule, src.Rules.Audiences
+		f["check_not_before"], f["algorithms"], f["jwks_url"] = src.Rules.CheckNotBefore, src.Rules.Algorithms, src.JWKSURL
+	case LNURL:
+		f["host"], f["token_seconds"] = src.Host, int64(src.TokenLife.Seconds())
 	}
 	return f
 }

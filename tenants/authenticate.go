@@ -2,8 +2,20 @@ package tenants
 
 import (
 	"context"
+	"crypto/sha256"
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
 	"strings"
 	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/maypok86/otter/v2"
+
+	"github.com/vss-cloud/vss-cloud/storage"
+	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
 
 // Caller is an authenticated wallet. (Tenant.ID, Source.Namespace, Subject) is its identity, fixed from its
@@ -11,16 +23,32 @@ import (
 type Caller struct {
 	Tenant  *Tenant
 	Source  *Source // the tenant's, that the credential belongs to
-	Subject string  // for signatures the public key in lower-case hex
+	Subject string  // for signatures and LNURL the public key in lower-case hex, else the token's sub
+}
+
+// Owner is the identity, as [storage] has it.
+func (c Caller) Owner() storage.Owner {
+	return storage.Owner{Tenant: c.Tenant.ID, Namespace: c.Source.Namespace, Subject: c.Subject}
 }
 
 // AuthError says why a credential was refused. The reason is one of a fixed set of texts, so it can be
 // counted, logged and shown: no part of a credential is ever in it.
-type AuthError struct{ Reason string }
+type AuthError struct {
+	Source string // the name of the source that the credential belongs to, "" where that is not known
+	Reason string
+}
 
 func (e *AuthError) Error() string { return e.Reason }
 
 func refuse(reason string) error { return &AuthError{Reason: reason} }
+
+// refuseBy is the refusal of a source.
+func refuseBy(s *Source, err error) error {
+	if e, ok := errors.AsType[*AuthError](err); ok && e.Source == "" {
+		return &AuthError{Source: s.Name, Reason: e.Reason}
+	}
+	return err
+}
 
 const (
 	reasonMissing  = "there is no Authorization header"
@@ -30,23 +58,64 @@ const (
 	reasonKey      = "the public key is not in the compressed form"
 	reasonTime     = "the time of the signature is not in plain decimal unix seconds"
 	reasonNoSource = "this tenant takes no credentials of this kind"
+	reasonNoIssuer = "this tenant takes no tokens of this issuer (iss), or with this key (kid)"
 	reasonWindow   = "the time of the signature is too far from now: is the device's clock right?"
 	reasonHighS    = "the signature is not the one with the low s"
 	reasonMismatch = "the signature is not one by this key over this time"
+
+	reasonNoClientKey    = "there is no client key, or more than one"
+	reasonClientKey      = "the client key is not one of this tenant"
+	reasonClientKeyEnded = "the client key was revoked, or has expired"
+	observed             = "only observed: " // before one of the three
 )
 
-// maxAuthorization is the longest Authorization header that is looked into, in bytes.
-const maxAuthorization = 8 << 10
+// The texts of these errors are shown to wallets.
+var (
+	// ErrKeysUnavailable: whether a token is good cannot be said, since its issuer's keys cannot be had.
+	ErrKeysUnavailable = errors.New("the keys of the token's issuer cannot be had at the moment, try again")
+
+	// ErrSuspect: the credential was not looked at, since many from its network were bad lately.
+	ErrSuspect = errors.New("many credentials from this network were bad lately, try again")
+)
+
+const (
+	// maxAuthorization is the longest Authorization header that is looked into, in bytes.
+	maxAuthorization = 8 << 10
+
+	// DefaultCacheSize is how many verified credentials are kept, unless configured: some 40 MB.
+	DefaultCacheSize = 100_000
+)
 
 // AuthenticatorConfig says how an [Authenticator] works.
 type AuthenticatorConfig struct {
-	Now func() time.Time // nil: time.Now
+	// Pool is where refusals are counted; nil: nowhere.
+	Pool *pgxpool.Pool
+
+	CacheSize int              // of verified credentials; 0: DefaultCacheSize
+	Now       func() time.Time // nil: time.Now
+	Log       *slog.Logger     // nil: slog.Default()
 }
 
 // Authenticator finds out which wallet sent a request. It is safe for concurrent use.
+//
+// What was verified is cached under (tenant with its settings, SHA-256 of the credential): a credential whose
+// tenant has changed, as by a key that was revoked, is verified anew. Only what is good is cached, and what is
+// used once does not push out what is used often, so a flood of bad or of fresh credentials leaves the rest
+// alone.
 type Authenticator struct {
-	now    func() time.Time
-	verify verifier
+	pool     *pgxpool.Pool
+	now      func() time.Time
+	log      *slog.Logger
+	ecdsa    verifier
+	cache    *otter.Cache[cacheKey, *verified]
+	known    *otter.Cache[[sha256.Size]byte, struct{}] // subjects that were verified, see suspects
+	suspects *suspects
+	failures failures
+}
+
+type cacheKey struct {
+	tenant     *Tenant // in one version of it
+	credential [sha256.Size]byte
 }
 
 // NewAuthenticator makes an authenticator.
@@ -54,47 +123,288 @@ func NewAuthenticator(cfg AuthenticatorConfig) *Authenticator {
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
-	return &Authenticator{now: cfg.Now, verify: verifyECDSA}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	if cfg.CacheSize == 0 {
+		cfg.CacheSize = DefaultCacheSize
+	}
+	return &Authenticator{
+		pool:     cfg.Pool,
+		now:      cfg.Now,
+		log:      cfg.Log,
+		ecdsa:    verifyECDSA,
+		cache:    otter.Must(&otter.Options[cacheKey, *verified]{MaximumSize: cfg.CacheSize}),
+		known:    otter.Must(&otter.Options[[sha256.Size]byte, struct{}]{MaximumSize: cfg.CacheSize}),
+		suspects: newSuspects(),
+	}
 }
 
-// Authenticate verifies the request's Authorization headers (all of them, as sent) for the tenant. The form
-// of the credential decides which of the tenant's sources it is verified against, so that no scheme can
-// name another scheme's wallet (CONTRACT section 4). What cannot be accepted fails with an [*AuthError].
-func (a *Authenticator) Authenticate(_ context.Context, tenant *Tenant, authorization []string) (Caller, error) {
-	switch {
-	case len(authorization) == 0:
-		return Caller{}, refuse(reasonMissing)
-	case len(authorization) > 1:
-		return Caller{}, refuse(reasonSeveral)
-	case len(authorization[0]) > maxAuthorization:
-		return Caller{}, refuse(reasonLong)
+// Run writes down the refusals, until the context ends.
+func (a *Authenticator) Run(ctx context.Context) {
+	if a.pool != nil {
+		a.failures.run(ctx, a.pool, a.log)
 	}
-	credential := authorization[0]
-	if isBearer(credential) {
-		return Caller{}, refuse(reasonNoSource)
-	}
-	return a.signature(tenant, credential)
 }
 
-func (a *Authenticator) signature(tenant *Tenant, credential string) (Caller, error) {
-	token, err := parseSignatureToken(credential)
+// Authenticate verifies a request's credentials for the tenant, which must be of a [Directory]. The form of
+// Authorization, and of a token its iss or kid, decide which of the tenant's sources it is verified against, so
+// that no scheme can name another scheme's wallet (CONTRACT section 4). What cannot be accepted fails with an
+// [*AuthError]; what cannot be decided now with [ErrKeysUnavailable] or [ErrSuspect].
+func (a *Authenticator) Authenticate(ctx context.Context, tenant *Tenant, header http.Header, from netip.Addr) (Caller, error) {
+	now := a.now()
+	v, err := a.authenticate(ctx, tenant, header, from, now)
 	if err != nil {
+		if e, ok := errors.AsType[*AuthError](err); ok {
+			a.failures.count(tenant.ID, e.Source, e.Reason, now)
+		}
 		return Caller{}, err
 	}
-	source := tenant.source(Signature)
-	if source == nil {
-		return Caller{}, refuse(reasonNoSource)
-	}
-	if !token.within(source.Window, a.now()) {
-		return Caller{}, refuse(reasonWindow)
-	}
-	if err := token.verify(a.verify); err != nil {
-		return Caller{}, err
-	}
-	return Caller{Tenant: tenant, Source: source, Subject: token.subject()}, nil
+	return v.caller, nil
 }
 
-func isBearer(credential string) bool {
-	scheme, _, found := strings.Cut(credential, " ")
-	return found && strings.EqualFold(scheme, "Bearer")
+func (a *Authenticator) authenticate(
+	ctx context.Context, tenant *Tenant, header http.Header, from netip.Addr, now time.Time,
+) (*verified, error) {
+	if err := a.gate(tenant, header, now); err != nil {
+		return nil, err
+	}
+	credential, err := authorization(header)
+	if err != nil {
+		return nil, err
+	}
+	key := cacheKey{tenant, sha256.Sum256([]byte(credential))}
+	if v, ok := a.cache.GetIfPresent(key); ok {
+		if v.current() {
+			return v, v.check(now)
+		}
+		a.cache.Invalidate(key)
+	}
+	c, err := read(tenant, credential)
+	if err != nil {
+		return nil, err
+	}
+	// All that is refused below this line costs arithmetic, if only a little.
+	subject := subjectOf(tenant, c.source().Namespace, c.claimed())
+	if a.suspects.suspect(from, now) {
+		if _, known := a.known.GetIfPresent(subject); !known && !a.suspects.spend(c.cost(), now) {
+			return nil, ErrSuspect
+		}
+	}
+	// Of several at once with one credential, one verifies it, and not only for itself: not under its deadline.
+	v, err := a.cache.Get(ctx, key, otter.LoaderFunc[cacheKey, *verified](func(ctx context.Context, _ cacheKey) (*verified, error) {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), verifyTimeout)
+		defer cancel()
+		return c.verify(ctx, a, tenant, now)
+	}))
+	if err != nil {
+		if errors.Is(err, errForged) {
+			a.suspects.failed(from, now)
+		}
+		return nil, refuseBy(c.source(), err)
+	}
+	a.known.Set(subject, struct{}{})
+	return v, nil
+}
+
+// verifyTimeout bounds what a verification may wait for: newer keys of an issuer.
+const verifyTimeout = 3 * time.Second
+
+// authorization is the request's one credential.
+func authorization(header http.Header) (string, error) {
+	switch values := header["Authorization"]; {
+	case len(values) == 0:
+		return "", refuse(reasonMissing)
+	case len(values) > 1:
+		return "", refuse(reasonSeveral)
+	case len(values[0]) > maxAuthorization:
+		return "", refuse(reasonLong)
+	default:
+		return values[0], nil
+	}
+}
+
+// gate asks for a client key where the tenant wants one.
+func (a *Authenticator) gate(tenant *Tenant, header http.Header, now time.Time) error {
+	if tenant.Gate.State == GateOff {
+		return nil
+	}
+	err := tenant.checkClientKey(header, now)
+	if e, ok := errors.AsType[*AuthError](err); ok && tenant.Gate.State == GateObserved {
+		a.failures.count(tenant.ID, "", observed+e.Reason, now)
+		return nil
+	}
+	return err
+}
+
+func (t *Tenant) checkClientKey(header http.Header, now time.Time) error {
+	values := header.Values(t.Gate.Header)
+	if len(values) != 1 || values[0] == "" {
+		return refuse(reasonNoClientKey)
+	}
+	switch k := t.verify.clientKeys[sha256.Sum256([]byte(values[0]))]; {
+	case k == nil:
+		return refuse(reasonClientKey)
+	case !k.good(now):
+		return refuse(reasonClientKeyEnded)
+	}
+	return nil
+}
+
+// subjectOf names a wallet without naming it.
+func subjectOf(tenant *Tenant, namespace, subject string) [sha256.Size]byte {
+	var room [512]byte
+	b := append(room[:0], tenant.ID[:]...)
+	b = append(b, namespace...)
+	b = append(b, 0)
+	b = append(b, subject...)
+	return sha256.Sum256(b)
+}
+
+// credential is one that has been read and of which nothing is proven yet.
+type credential interface {
+	source() *Source
+	claimed() string     // the subject
+	cost() time.Duration // of the arithmetic, about
+	verify(ctx context.Context, a *Authenticator, tenant *Tenant, now time.Time) (*verified, error)
+}
+
+// errForged is beside an [*AuthError] of what cost arithmetic.
+var errForged = errors.New("forged")
+
+func refuseForged(err error) error { return errors.Join(err, errForged) }
+
+// verified is a credential that was good once. Its time is asked at each use.
+type verified struct {
+	caller Caller
+
+	signature *signatureToken // of a signature
+
+	claims jwt.Claims // of a token
+	keys   *jwt.Set   // that it was verified with
+	tokens *tokenSource
+}
+
+// current says whether the keys at hand are still those that the credential was verified with.
+func (v *verified) current() bool { return v.tokens == nil || v.tokens.set() == v.keys }
+
+// check says why the credential is not good at this time.
+func (v *verified) check(now time.Time) error {
+	if v.tokens == nil {
+		if !v.signature.within(v.caller.Source.Window, now) {
+			return refuseBy(v.caller.Source, refuse(reasonWindow))
+		}
+		return nil
+	}
+	return refuseBy(v.caller.Source, refuseToken(v.claims.Check(now)))
+}
+
+// read finds out what a credential is and which source it belongs to.
+func read(tenant *Tenant, text string) (credential, error) {
+	if token, ok := cutBearer(text); ok {
+		return readToken(tenant, token)
+	}
+	return readSignature(tenant, text)
+}
+
+func cutBearer(text string) (token string, ok bool) {
+	scheme, token, found := strings.Cut(text, " ")
+	return token, found && strings.EqualFold(scheme, "Bearer")
+}
+
+// signed is a credential of CONTRACT section 4.1.
+type signed struct {
+	token signatureToken
+	by    *Source
+}
+
+func readSignature(tenant *Tenant, text string) (credential, error) {
+	token, err := parseSignatureToken(text)
+	if err != nil {
+		return nil, err
+	}
+	if tenant.verify.signature == nil {
+		return nil, refuse(reasonNoSource)
+	}
+	return &signed{token, tenant.verify.signature}, nil
+}
+
+func (s *signed) source() *Source     { return s.by }
+func (s *signed) claimed() string     { return s.token.subject() }
+func (s *signed) cost() time.Duration { return 250 * time.Microsecond }
+
+func (s *signed) verify(_ context.Context, a *Authenticator, tenant *Tenant, now time.Time) (*verified, error) {
+	v := &verified{caller: Caller{Tenant: tenant, Source: s.by, Subject: s.token.subject()}, signature: &s.token}
+	if err := v.check(now); err != nil {
+		return nil, err
+	}
+	if err := s.token.verify(a.ecdsa); err != nil {
+		return nil, refuseForged(err)
+	}
+	return v, nil
+}
+
+// bearer is a credential of CONTRACT section 4.2 or 4.3.
+type bearer struct {
+	token *jwt.Token
+	by    *tokenSource
+}
+
+func readToken(tenant *Tenant, text string) (credential, error) {
+	v := tenant.verify
+	if len(v.byIssuer) == 0 && v.anyIssuer == nil && len(v.byKeyID) == 0 {
+		return nil, refuse(reasonNoSource)
+	}
+	token, err := jwt.Parse(text)
+	if err != nil {
+		return nil, refuseToken(err)
+	}
+	by := v.choose(token)
+	if by == nil {
+		return nil, refuse(reasonNoIssuer)
+	}
+	return &bearer{token, by}, nil
+}
+
+func (b *bearer) source() *Source { return b.by.Source }
+func (b *bearer) claimed() string { return b.token.Subject }
+
+func (b *bearer) cost() time.Duration {
+	if b.token.Algorithm == "ES384" || b.token.Algorithm == "ES512" {
+		return 4 * time.Millisecond
+	}
+	return 500 * time.Microsecond
+}
+
+func (b *bearer) verify(ctx context.Context, _ *Authenticator, tenant *Tenant, now time.Time) (*verified, error) {
+	keys := b.by.set() // before: what is verified with newer ones is merely verified again
+	claims, err := b.by.verify(ctx, b.token, now)
+	if err != nil {
+		refusal := refuseToken(err)
+		if errors.Is(err, &jwt.Error{Reason: jwt.BadSignature}) || errors.Is(err, jwt.ErrUnknownKey) {
+			refusal = refuseForged(refusal)
+		}
+		return nil, refusal
+	}
+	return &verified{
+		caller: Caller{Tenant: tenant, Source: b.by.Source, Subject: claims.Subject},
+		claims: claims, keys: keys, tokens: b.by,
+	}, nil
+}
+
+// refuseToken is what package jwt says, in this package's errors.
+func refuseToken(err error) error {
+	if errors.Is(err, jwt.ErrUnavailable) {
+		return ErrKeysUnavailable
+	}
+	if e, ok := errors.AsType[*jwt.Error](err); ok {
+		return refuse(e.Error())
+	}
+	return err
+}
+
+// loginRules are those of the tokens that we issue to the wallets of an LNURL source.
+func loginRules(source uuid.UUID) jwt.Rules {
+	issuer := source.URN()
+	return jwt.Rules{Issuer: &issuer, AudienceRule: jwt.AnyAudience, Algorithms: []string{"ES256"}}
 }

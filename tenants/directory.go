@@ -4,16 +4,19 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"reflect"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
+	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
 
 // The texts of these errors are shown to wallets.
@@ -45,6 +48,12 @@ type DirectoryConfig struct {
 	// Timeout bounds each poll; 0: 2 s.
 	Timeout time.Duration
 
+	// Fetch gets the key sets of tenants' URLs; nil: none is fetched, and of those that have been, the last
+	// good ones are used.
+	Fetch Fetch
+
+	Now func() time.Time // for the ages of keys; nil: time.Now
+
 	// Log hears when an outage of the database begins and ends; nil: slog.Default().
 	Log *slog.Logger
 }
@@ -60,12 +69,14 @@ type Directory struct {
 	polled  atomic.Pointer[time.Time]
 
 	refreshing sync.Mutex // held for a refresh, so that an older set never replaces a newer one
+	issuers    issuers    // under refreshing
 }
 
 // snapshot is every tenant at one generation. It is never changed.
 type snapshot struct {
 	generation int64
 	loaded     time.Time
+	all        []*Tenant
 	bySlug     map[string]*Tenant
 	byDomain   map[string]*Tenant
 	ignored    []string // domains that are the platform's own names
@@ -92,13 +103,19 @@ func NewDirectory(pool *pgxpool.Pool, cfg DirectoryConfig) (*Directory, error) {
 		cfg.Log = slog.Default()
 	}
 	d := &Directory{pool: pool, cfg: cfg}
+	d.issuers = issuers{pool: pool, fetch: cfg.Fetch, timeout: cfg.Timeout, now: cfg.Now, log: cfg.Log}
 	now := time.Now()
 	d.polled.Store(&now)
 	return d, nil
 }
 
-// Run refreshes the directory, at once and then every interval, until the context ends.
+// Run refreshes the directory, at once and then every interval, and keeps the key sets of tenants' URLs fresh,
+// until the context ends. It is to be run once.
 func (d *Directory) Run(ctx context.Context) {
+	d.refreshing.Lock()
+	d.issuers.start(ctx)
+	d.refreshing.Unlock()
+	defer d.issuers.ended.Wait()
 	ticker := time.NewTicker(d.cfg.Interval)
 	defer ticker.Stop()
 	var outage time.Time // when it began; zero: there is none
@@ -137,7 +154,7 @@ func (d *Directory) Refresh(ctx context.Context) error {
 	}
 	last := d.current.Load()
 	if last == nil || generation != last.generation || time.Since(last.loaded) >= reloadInterval {
-		next, err := d.load(ctx)
+		next, err := d.load(ctx, last)
 		if err != nil {
 			return err
 		}
@@ -151,32 +168,71 @@ func (d *Directory) Refresh(ctx context.Context) error {
 }
 
 // load reads everything, and the generation, in one snapshot of the database: a change that this reading
-// misses has a later generation, which the next poll finds.
-func (d *Directory) load(ctx context.Context) (*snapshot, error) {
+// misses has a later generation, which the next poll finds. A tenant that is as it was stays the same pointer,
+// under which its verified credentials are cached.
+func (d *Directory) load(ctx context.Context, last *snapshot) (*snapshot, error) {
 	s := &snapshot{bySlug: map[string]*Tenant{}, byDomain: map[string]*Tenant{}, loaded: time.Now()}
-	var all []*Tenant
 	err := pgx.BeginTxFunc(ctx, d.pool, readSnapshot, func(tx pgx.Tx) (err error) {
 		if s.generation, err = dbgen.New().DirectoryGeneration(ctx, tx); err != nil {
 			return err
 		}
-		all, err = load(ctx, tx, nil)
+		s.all, err = load(ctx, tx, nil)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range all {
+	issuers, err := d.issuers.follow(ctx, s.all)
+	if err != nil {
+		return nil, err
+	}
+	for i, t := range s.all {
+		if last != nil && last.bySlug[t.Slug].same(t, issuers) {
+			t = last.bySlug[t.Slug]
+			s.all[i] = t
+		} else {
+			t.verify = prepare(t, issuers, d.cfg.Log)
+		}
 		s.bySlug[t.Slug] = t
 		for _, domain := range t.Domains {
-			// The service refuses such a domain, but the base domain may have changed since.
-			if atOrBelow(domain, d.cfg.BaseDomain) {
-				s.ignored = append(s.ignored, domain)
-				continue
+			switch {
+			case domain.State == Pending:
+			case atOrBelow(domain.Host, d.cfg.BaseDomain):
+				// The service refuses such a domain, but the base domain may have changed since.
+				s.ignored = append(s.ignored, domain.Host)
+			default:
+				s.byDomain[domain.Host] = t
 			}
-			s.byDomain[domain] = t
 		}
 	}
 	return s, nil
+}
+
+// same says whether a tenant is still as it was when it was prepared.
+func (t *Tenant) same(loaded *Tenant, issuers map[uuid.UUID]*jwt.Source) bool {
+	if t == nil {
+		return false
+	}
+	before, now := *t, *loaded
+	before.verify, now.verify = nil, nil
+	if !reflect.DeepEqual(&before, &now) {
+		return false
+	}
+	for _, s := range t.verify.byIssuer {
+		if s.issuer != issuers[s.ID] {
+			return false
+		}
+	}
+	return t.verify.anyIssuer == nil || t.verify.anyIssuer.issuer == issuers[t.verify.anyIssuer.ID]
+}
+
+// All are all tenants, in the order of their slugs; none before the directory is loaded.
+func (d *Directory) All() []*Tenant {
+	s := d.current.Load()
+	if s == nil {
+		return nil
+	}
+	return s.all
 }
 
 // Loaded says whether the directory has ever been read.

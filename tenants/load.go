@@ -8,6 +8,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
+	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
 
 // readSnapshot makes all statements of a transaction see the database as it was at the first.
@@ -33,6 +34,14 @@ func load(ctx context.Context, tx dbgen.DBTX, slug *string) ([]*Tenant, error) {
 	if err != nil {
 		return nil, err
 	}
+	keys, err := q.SourceKeys(ctx, tx, only)
+	if err != nil {
+		return nil, err
+	}
+	clientKeys, err := q.ClientKeys(ctx, tx, only)
+	if err != nil {
+		return nil, err
+	}
 
 	all := make([]*Tenant, len(rows))
 	byID := make(map[uuid.UUID]*Tenant, len(rows))
@@ -42,12 +51,26 @@ func load(ctx context.Context, tx dbgen.DBTX, slug *string) ([]*Tenant, error) {
 	}
 	for _, row := range domains {
 		if t := byID[row.TenantID]; t != nil {
-			t.Domains = append(t.Domains, row.Host)
+			t.Domains = append(t.Domains, domainOf(row))
 		}
 	}
+	keysOf := map[uuid.UUID][]SourceKey{}
+	for _, row := range keys {
+		keysOf[row.SourceID] = append(keysOf[row.SourceID], keyOf(row))
+	}
 	for _, row := range sources {
+		t := byID[row.TenantID]
+		switch src := sourceOf(row, keysOf[row.ID]); {
+		case t == nil:
+		case row.RemovedAt != nil:
+			t.Removed = append(t.Removed, src)
+		default:
+			t.Sources = append(t.Sources, src)
+		}
+	}
+	for _, row := range clientKeys {
 		if t := byID[row.TenantID]; t != nil {
-			t.Sources = append(t.Sources, sourceOf(row))
+			t.ClientKeys = append(t.ClientKeys, clientKeyOf(row))
 		}
 	}
 	return all, nil
@@ -60,16 +83,75 @@ func tenantOf(row dbgen.Tenant) *Tenant {
 		Name:      row.Name,
 		State:     State(row.State),
 		BodyLimit: row.BodyLimit,
+		Gate:      Gate{State: GateState(row.ClientKeyGate), Header: row.ClientKeyHeader},
 		CreatedAt: row.CreatedAt,
 	}
 }
 
-func sourceOf(row dbgen.CredentialSource) Source {
-	return Source{
+func domainOf(row dbgen.Domain) Domain {
+	return Domain{
+		Host:      row.Host,
+		State:     DomainState(row.State),
+		Challenge: row.Challenge,
+		Vouched:   row.Vouched,
+		CheckedAt: orZero(row.CheckedAt),
+	}
+}
+
+func sourceOf(row dbgen.CredentialSource, keys []SourceKey) Source {
+	s := Source{
 		ID:        row.ID,
 		Name:      row.Name,
 		Kind:      Kind(row.Kind),
 		Namespace: row.Namespace,
-		Window:    time.Duration(row.WindowSeconds) * time.Second,
+		Keys:      keys,
 	}
+	switch s.Kind {
+	case Signature:
+		s.Window = time.Duration(row.WindowSeconds) * time.Second
+	case JWT:
+		s.Rules = jwt.Rules{
+			Issuer:         row.Issuer,
+			AudienceRule:   jwt.AudienceRule(row.AudienceRule),
+			Audiences:      row.Audiences,
+			CheckNotBefore: row.CheckNotBefore,
+			Algorithms:     row.Algorithms,
+		}
+		s.JWKSURL = orZero(row.JwksUrl)
+	case LNURL:
+		s.Rules = loginRules(row.ID)
+		s.Host = orZero(row.Host)
+		s.TokenLife = time.Duration(row.TokenSeconds) * time.Second
+	}
+	return s
+}
+
+func keyOf(row dbgen.SourceKeysRow) SourceKey {
+	return SourceKey{
+		ID:        row.Kid,
+		Public:    []byte(row.Public),
+		Sealed:    row.Sealed,
+		State:     jwt.State(row.State),
+		Until:     orZero(row.RetiresAt),
+		CreatedAt: row.CreatedAt,
+	}
+}
+
+func clientKeyOf(row dbgen.ClientKey) ClientKey {
+	return ClientKey{
+		Prefix:    row.Prefix,
+		Name:      row.Name,
+		Hash:      [32]byte(row.Hash),
+		ExpiresAt: orZero(row.ExpiresAt),
+		RevokedAt: orZero(row.RevokedAt),
+		CreatedAt: row.CreatedAt,
+	}
+}
+
+// orZero is what p points to, or zero.
+func orZero[T any](p *T) (v T) {
+	if p != nil {
+		v = *p
+	}
+	return v
 }

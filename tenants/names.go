@@ -5,6 +5,8 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+
+	"golang.org/x/net/idna"
 )
 
 // reservedSlugs would name, below the base domain, hosts that people expect to be the provider's own: its
@@ -59,8 +61,6 @@ func normalDomain(domain string) (string, error) {
 	}
 	host := asStored(domain)
 	switch {
-	case strings.ContainsFunc(host, func(r rune) bool { return r > 0x7e }):
-		return refuse("is not ASCII: give an international name in punycode (xn--...)")
 	case strings.ContainsAny(host, ":/"):
 		return refuse("is not a host name: give it without scheme, port and path, and not as an IP address")
 	case len(host) > 253:
@@ -82,8 +82,17 @@ func normalDomain(domain string) (string, error) {
 	return host, nil
 }
 
-// asStored is the domain in lower case, without the trailing dot, be it valid or not.
-func asStored(domain string) string { return lower(strings.TrimSuffix(domain, ".")) }
+// asStored is the domain in lower case and, where it is an international one (UTS 46), in punycode, without the
+// trailing dot, be it valid or not.
+func asStored(domain string) string {
+	domain = strings.TrimSuffix(domain, ".")
+	if strings.ContainsFunc(domain, func(r rune) bool { return r > 0x7e }) {
+		if host, err := idna.Lookup.ToASCII(domain); err == nil {
+			return host
+		}
+	}
+	return lower(domain)
+}
 
 // normalBaseDomain checks the name below which each tenant has a host of its own. It may be empty (there is
 // none) or one label, as in demo.localhost.

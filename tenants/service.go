@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"time"
@@ -15,6 +16,8 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
+	"github.com/vss-cloud/vss-cloud/tenants/egress"
+	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
 )
 
 const (
@@ -24,15 +27,10 @@ const (
 	// MinBodyLimit and MaxBodyLimit are the bounds of a tenant's body limit, in bytes.
 	MinBodyLimit int64 = 1 << 10
 	MaxBodyLimit int64 = 256 << 20
-
-	// MinSignatureWindow and MaxSignatureWindow are the bounds of a source's window: the 24 hours of
-	// CONTRACT section 4.1, which a tenant may narrow.
-	MinSignatureWindow = time.Minute
-	MaxSignatureWindow = 24 * time.Hour
 )
 
 var (
-	// ErrNotFound: there is no tenant with this slug.
+	// ErrNotFound: there is no tenant with this slug, or it has nothing of this name.
 	ErrNotFound = errors.New("no such tenant")
 
 	// ErrSlugTaken: a tenant has or had this slug. Slugs are never used again, those of closed tenants
@@ -43,10 +41,22 @@ var (
 	ErrDomainTaken = errors.New("domain belongs to another tenant")
 )
 
-// ServiceConfig says what the platform keeps for itself.
+// ServiceConfig says what the platform keeps for itself, and what a [Service] works with.
 type ServiceConfig struct {
 	// BaseDomain is that of [DirectoryConfig]. No tenant can have it, or a name below it, as its domain.
 	BaseDomain string
+
+	// MasterKey seals the keys that we sign tokens with. Nil: LNURL sources cannot be made.
+	MasterKey *masterkey.Key
+
+	// SharedLogins allows LNURL sources on the host that tenants share, for development (see [LoginsConfig]).
+	SharedLogins bool
+
+	// CheckURL says what is wrong with the URL of a key set, as [egress.Client.Check] does, which it is if nil.
+	CheckURL func(string) error
+
+	// Resolver is asked for the records that prove domains; nil: net.DefaultResolver.
+	Resolver Resolver
 }
 
 // Service is the one door for every change to tenants. Each change is authorized, applied and audited in
@@ -68,7 +78,14 @@ func NewService(pool *pgxpool.Pool, cfg ServiceConfig) (*Service, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Service{pool: pool, cfg: ServiceConfig{BaseDomain: base}}, nil
+	cfg.BaseDomain = base
+	if cfg.CheckURL == nil {
+		cfg.CheckURL = egress.New(egress.Config{}).Check
+	}
+	if cfg.Resolver == nil {
+		cfg.Resolver = net.DefaultResolver
+	}
+	return &Service{pool: pool, cfg: cfg}, nil
 }
 
 // NewTenant is a tenant to be created.
@@ -96,78 +113,48 @@ func (s *Service) Create(ctx context.Context, actor Actor, n NewTenant) (*Tenant
 		if err != nil {
 			return err
 		}
-		return q.InsertCredentialSource(ctx, tx, dbgen.InsertCredentialSourceParams{
-			TenantID: id, Name: "signature", Kind: string(Signature), Namespace: "sig",
+		return insertSource(ctx, tx, id, &Source{Name: "signature", Kind: Signature, Namespace: "sig"})
+	})
+}
+
+// Change is what [Service.Set] changes; nil leaves as it is.
+type Change struct {
+	Name      *string // 1 to 200 characters
+	State     *State
+	BodyLimit *int64 // in bytes
+	Gate      *GateState
+	Header    *string // of client keys: a header's name of up to 64 letters, digits and "-"
+}
+
+// Set applies the change, all of it or nothing, and returns the tenant as it is then. A change that changes
+// nothing is not audited. It fails with [ErrNoActor], [ErrNotFound] or an [*InvalidError].
+func (s *Service) Set(ctx context.Context, actor Actor, slug string, c Change) (*Tenant, error) {
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	return s.changeTenant(ctx, actor, "tenant.set", slug, func(tx pgx.Tx, t *Tenant) error {
+		if c.Gate != nil && *c.Gate == GateRequired && !slices.ContainsFunc(t.ClientKeys, func(k ClientKey) bool { return k.good(time.Now()) }) {
+			return &InvalidError{"client_key_gate", "would refuse every call: this tenant has no client key"}
+		}
+		return dbgen.New().UpdateTenant(ctx, tx, dbgen.UpdateTenantParams{
+			ID: t.ID, Name: c.Name, State: (*string)(c.State), BodyLimit: c.BodyLimit,
+			ClientKeyGate: (*string)(c.Gate), ClientKeyHeader: c.Header,
 		})
 	})
 }
 
-// Change is what [Service.Set] changes; nil and empty leave as it is.
-type Change struct {
-	Name            *string // 1 to 200 characters
-	State           *State
-	BodyLimit       *int64         // in bytes
-	SignatureWindow *time.Duration // in whole seconds
-
-	// AddDomains become the tenant's own host names; one that it has already stays. From then on their
-	// hosts belong to it wholly: the paths of other tenants are refused there.
-	AddDomains []string
-
-	// RemoveDomains must be among the tenant's. Wallets that still use them are refused.
-	RemoveDomains []string
-}
-
-// Set applies the change, all of it or nothing, and returns the tenant as it is then. A change that changes
-// nothing is not audited. It fails with [ErrNoActor], [ErrNotFound], an [*InvalidError] or [ErrDomainTaken].
-func (s *Service) Set(ctx context.Context, actor Actor, slug string, c Change) (*Tenant, error) {
-	c, err := s.check(c)
-	if err != nil {
-		return nil, err
-	}
+// changeTenant is change for a tenant that there must be.
+func (s *Service) changeTenant(
+	ctx context.Context, actor Actor, action, slug string, apply func(tx pgx.Tx, t *Tenant) error,
+) (*Tenant, error) {
 	if checkLabel(slug) != "" {
 		return nil, ErrNotFound
 	}
-	return s.change(ctx, actor, "tenant.set", slug, func(tx pgx.Tx, before *Tenant) error {
+	return s.change(ctx, actor, action, slug, func(tx pgx.Tx, before *Tenant) error {
 		if before == nil {
 			return ErrNotFound
 		}
-		q := dbgen.New()
-		if c.Name != nil || c.State != nil || c.BodyLimit != nil {
-			err := q.UpdateTenant(ctx, tx, dbgen.UpdateTenantParams{
-				ID: before.ID, Name: c.Name, State: (*string)(c.State), BodyLimit: c.BodyLimit,
-			})
-			if err != nil {
-				return err
-			}
-		}
-		if c.SignatureWindow != nil {
-			n, err := q.UpdateSignatureWindow(ctx, tx, dbgen.UpdateSignatureWindowParams{
-				TenantID: before.ID, WindowSeconds: int32(*c.SignatureWindow / time.Second),
-			})
-			if err != nil {
-				return err
-			}
-			if n == 0 {
-				return &InvalidError{Field: "signature_window", Reason: "this tenant's wallets do not sign"}
-			}
-		}
-		for _, domain := range c.RemoveDomains {
-			if !slices.Contains(before.Domains, domain) {
-				return &InvalidError{Field: "remove_domains", Reason: fmt.Sprintf("%.260q is not a domain of this tenant", domain)}
-			}
-			if err := q.DeleteDomain(ctx, tx, dbgen.DeleteDomainParams{TenantID: before.ID, Host: domain}); err != nil {
-				return err
-			}
-		}
-		for _, domain := range c.AddDomains {
-			if slices.Contains(before.Domains, domain) {
-				continue
-			}
-			if err := q.InsertDomain(ctx, tx, dbgen.InsertDomainParams{TenantID: before.ID, Host: domain}); err != nil {
-				return fmt.Errorf("%q: %w", domain, translate(err))
-			}
-		}
-		return nil
+		return apply(tx, before)
 	})
 }
 
@@ -199,49 +186,25 @@ func (s *Service) read(ctx context.Context, slug *string) (found []*Tenant, err 
 	return found, err
 }
 
-// check is the change with its domains normalized, or all that is wrong with it.
-func (s *Service) check(c Change) (Change, error) {
+// check says all that is wrong with a change.
+func (c *Change) check() error {
 	var errs []error
 	if c.Name != nil {
 		errs = append(errs, checkName(*c.Name))
 	}
 	if c.State != nil && !c.State.valid() {
-		errs = append(errs, &InvalidError{Field: "state", Reason: fmt.Sprintf("must be %s, %s or %s", Active, ReadOnly, Closed)})
+		errs = append(errs, &InvalidError{"state", fmt.Sprintf("must be %s, %s or %s", Active, ReadOnly, Closed)})
 	}
 	if c.BodyLimit != nil {
 		errs = append(errs, checkBodyLimit(*c.BodyLimit))
 	}
-	if w := c.SignatureWindow; w != nil && (*w < MinSignatureWindow || *w > MaxSignatureWindow || *w%time.Second != 0) {
-		errs = append(errs, &InvalidError{
-			Field:  "signature_window",
-			Reason: fmt.Sprintf("must be %s to %s, in whole seconds", MinSignatureWindow, MaxSignatureWindow),
-		})
+	if g := c.Gate; g != nil && *g != GateOff && *g != GateObserved && *g != GateRequired {
+		errs = append(errs, &InvalidError{"client_key_gate", fmt.Sprintf("must be %s, %s or %s", GateOff, GateObserved, GateRequired)})
 	}
-	var add, remove []string
-	for _, given := range c.RemoveDomains {
-		remove = append(remove, asStored(given))
+	if c.Header != nil {
+		errs = append(errs, checkHeader(*c.Header))
 	}
-	for _, given := range c.AddDomains {
-		domain, err := normalDomain(given)
-		switch {
-		case err != nil:
-		case atOrBelow(domain, s.cfg.BaseDomain):
-			err = fmt.Errorf("%q belongs to the platform, whose base domain is %s", domain, s.cfg.BaseDomain)
-		case slices.Contains(remove, domain):
-			err = fmt.Errorf("%q is to be removed too", domain)
-		}
-		if err != nil {
-			errs = append(errs, &InvalidError{Field: "add_domains", Reason: err.Error()})
-		}
-		add = append(add, domain)
-	}
-	c.AddDomains, c.RemoveDomains = distinct(add), distinct(remove)
-	return c, errors.Join(errs...)
-}
-
-func distinct(s []string) []string {
-	slices.Sort(s)
-	return slices.Compact(s)
+	return errors.Join(errs...)
 }
 
 func checkName(name string) error {
@@ -276,7 +239,7 @@ func translate(err error) error {
 	switch pgErr.ConstraintName {
 	case "tenants_slug_key":
 		return ErrSlugTaken
-	case "domains_pkey":
+	case "one_tenant_a_host":
 		return ErrDomainTaken
 	default:
 		return err

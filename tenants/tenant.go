@@ -13,19 +13,26 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
 
 // Tenant is a wallet company. Those that a [Directory] hands out are shared by all requests: nobody
 // changes them.
 type Tenant struct {
-	ID        uuid.UUID
-	Slug      string // in base URLs and host names, for ever (see [CheckSlug])
-	Name      string // for people
-	State     State
-	BodyLimit int64    // the largest request body, in bytes
-	Domains   []string // its own host names, normalized, in byte order
-	Sources   []Source // what proves who its wallets are, by name
-	CreatedAt time.Time
+	ID         uuid.UUID
+	Slug       string // in base URLs and host names, for ever (see [CheckSlug])
+	Name       string // for people
+	State      State
+	BodyLimit  int64       // the largest request body, in bytes
+	Domains    []Domain    // its own host names, by name
+	Sources    []Source    // what proves who its wallets are, by name; without those that were removed
+	Removed    []Source    // those
+	Gate       Gate        // what a call needs in addition
+	ClientKeys []ClientKey // for the gate, oldest first
+	CreatedAt  time.Time
+
+	verify *verifiers // of a tenant of a [Directory]
 }
 
 // State is what a tenant's wallets may do. Every step is taken by a person and can be taken back
@@ -43,7 +50,7 @@ func (s State) valid() bool { return s == Active || s == ReadOnly || s == Closed
 // Source is one way in which wallets of a tenant prove who they are.
 type Source struct {
 	ID   uuid.UUID
-	Name string // unique within the tenant
+	Name string // unique within the tenant, also among the removed
 	Kind Kind
 
 	// Namespace is part of the identity of every wallet that this source names, and never changes
@@ -52,13 +59,43 @@ type Source struct {
 
 	// Window is how far the time of a signature may lie from now, either way, in whole seconds.
 	Window time.Duration
+
+	// Rules are what tokens of a JWT source must say.
+	Rules jwt.Rules
+
+	// JWKSURL is where the keys of a JWT source are; empty: they are Keys.
+	JWKSURL string
+
+	// Host is that of an LNURL source's auth URL, for ever: wallets derive their keys from it. Empty: the one
+	// that tenants share, for development.
+	Host string
+
+	// TokenLife is that of the tokens of an LNURL source, in whole seconds.
+	TokenLife time.Duration
+
+	// Keys are, newest first, those of a JWT source that were uploaded or, where it has a URL, those of the URL
+	// that must not verify; of an LNURL source those that we sign with.
+	Keys []SourceKey
+}
+
+// SourceKey is a key of a [Source].
+type SourceKey struct {
+	ID        string // its kid, or its thumbprint where it has none
+	Public    []byte // a JWK, see [jwt.ParseKey]
+	Sealed    []byte // the private key under the master key, of our own alone
+	State     jwt.State
+	Until     time.Time // of a retired key
+	CreatedAt time.Time
 }
 
 // Kind is the form of the credentials of a [Source].
 type Kind string
 
-// Signature is the kind of CONTRACT section 4.1. A signature names no source, so a tenant has at most one.
-const Signature Kind = "signature"
+const (
+	Signature Kind = "signature" // CONTRACT section 4.1. It names no source, so a tenant has at most one
+	JWT       Kind = "jwt"       // CONTRACT section 4.2
+	LNURL     Kind = "lnurl"     // CONTRACT section 4.3. A tenant has at most one
+)
 
 // source is the tenant's first source of the kind, or nil.
 func (t *Tenant) source(kind Kind) *Source {
@@ -68,6 +105,54 @@ func (t *Tenant) source(kind Kind) *Source {
 		}
 	}
 	return nil
+}
+
+// Domain is a host name of a tenant, or one that it claims.
+type Domain struct {
+	Host      string // normalized, in punycode
+	State     DomainState
+	Challenge string    // what its DNS record has to say
+	Vouched   bool      // by an operator: DNS is not asked
+	CheckedAt time.Time // when DNS was last asked; zero: never
+}
+
+// DomainState is whether a host is a tenant's.
+type DomainState string
+
+const (
+	Pending  DomainState = "pending"  // claimed; not served
+	Verified DomainState = "verified" // served
+	Lost     DomainState = "lost"     // no longer proved; served on until another tenant proves that it is theirs
+)
+
+// Gate is what is done about client keys (CONTRACT section 4.4).
+type Gate struct {
+	State  GateState
+	Header string // the name of the header that has the key
+}
+
+// GateState is what a call without a good client key gets.
+type GateState string
+
+const (
+	GateOff      GateState = "off"      // no look at it
+	GateObserved GateState = "observed" // served, and counted
+	GateRequired GateState = "required" // refused
+)
+
+// ClientKey is a publishable key of an app. The key itself is kept nowhere.
+type ClientKey struct {
+	Prefix    string // of the key, unique within the tenant
+	Name      string // for people
+	Hash      [32]byte
+	ExpiresAt time.Time // zero: never
+	RevokedAt time.Time // zero: it is not
+	CreatedAt time.Time
+}
+
+// good says whether the key opens the gate.
+func (k *ClientKey) good(now time.Time) bool {
+	return k.RevokedAt.IsZero() && (k.ExpiresAt.IsZero() || now.Before(k.ExpiresAt))
 }
 
 // The texts of these errors are shown to wallets.

@@ -22,6 +22,8 @@ import (
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/storage/postgres"
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/egress"
+	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
 )
 
 // API is the flags of the service that wallets talk to.
@@ -29,7 +31,11 @@ type API struct {
 	APIListen string `name:"api-listen" env:"VSS_API_LISTEN" default:"127.0.0.1:8080" placeholder:"HOST:PORT" help:"Where wallets call (${default})."`
 	OpsListen string `name:"ops-listen" env:"VSS_OPS_LISTEN" default:"127.0.0.1:9464" placeholder:"HOST:PORT" help:"Where the operator finds /metrics and /debug/pprof; never public (${default})."`
 
-	BaseDomain     string         `env:"VSS_BASE_DOMAIN" placeholder:"HOST" help:"Host name below which each tenant has a sub-domain, its slug. Without one, tenants are named by path and by their own domains."`
+	BaseDomain         string `env:"VSS_BASE_DOMAIN" placeholder:"HOST" help:"Host name below which each tenant has a sub-domain, its slug. Without one, tenants are named by path and by their own domains."`
+	MasterKeyFile      string `env:"VSS_MASTER_KEY_FILE" type:"path" placeholder:"FILE" help:"Master key file, which seals the keys that LNURL-auth signs tokens with. Needed once a tenant has LNURL-auth."`
+	LNURLSharedURL     string `name:"lnurl-shared-url" env:"VSS_LNURL_SHARED_URL" placeholder:"URL" help:"For development: scheme and host of the auth URLs of tenants whose LNURL-auth has no host of its own. They share linking keys."`
+	EgressAllowPrivate bool   `env:"VSS_EGRESS_ALLOW_PRIVATE" help:"For development: fetch tenants' URLs also from private addresses, on any port and without TLS."`
+
 	TrustedProxies []netip.Prefix `env:"VSS_TRUSTED_PROXIES" placeholder:"CIDR" help:"Proxies whose X-Forwarded-For is believed."`
 	MaxPageSize    int            `env:"VSS_MAX_PAGE_SIZE" default:"100" placeholder:"KEYS" help:"Most keys in a page of listKeyVersions (${default})."`
 	Memory         int64          `env:"VSS_MEMORY" default:"1024" placeholder:"MIB" help:"Memory for bodies and answers in flight, in MiB; a call takes three times the size of its body (${default})."`
@@ -96,6 +102,13 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 		// Large bodies are soon garbage; collect it before the process is twice as large as it must be.
 		debug.SetMemoryLimit(f.Memory<<20 + 512<<20)
 	}
+	var masterKey *masterkey.Key
+	if f.MasterKeyFile != "" {
+		var err error
+		if masterKey, err = masterkey.Load(f.MasterKeyFile); err != nil {
+			return err
+		}
+	}
 	tel, err := startTelemetry(ctx, "vss-api", log)
 	if err != nil {
 		return fmt.Errorf("telemetry: %w", err)
@@ -116,7 +129,19 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 		return err
 	}
 	defer directoryPool.Close()
-	directory, err := tenants.NewDirectory(directoryPool, tenants.DirectoryConfig{BaseDomain: f.BaseDomain, Log: log})
+	directory, err := tenants.NewDirectory(directoryPool, tenants.DirectoryConfig{
+		BaseDomain: f.BaseDomain,
+		Fetch:      egress.New(egress.Config{AllowPrivate: f.EgressAllowPrivate}).Get,
+		Log:        log,
+	})
+	if err != nil {
+		return err
+	}
+	// Of the pool of the directory, so that neither waits for calls, nor calls for them.
+	auth := tenants.NewAuthenticator(tenants.AuthenticatorConfig{Pool: directoryPool, Log: log})
+	logins, err := tenants.NewLogins(auth, tenants.LoginsConfig{
+		Pool: pool, MasterKey: masterKey, SharedURL: f.LNURLSharedURL, Log: log,
+	})
 	if err != nil {
 		return err
 	}
@@ -124,7 +149,8 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 	server, err := api.New(api.Config{
 		Store:          store,
 		Tenants:        directory,
-		Auth:           tenants.NewAuthenticator(tenants.AuthenticatorConfig{}),
+		Auth:           auth,
+		Logins:         logins,
 		Ready:          store.Check,
 		TrustedProxies: f.TrustedProxies,
 		Memory:         f.Memory << 20,
@@ -144,6 +170,8 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 	defer parts.Wait()
 	defer func() { stopBelow(); _ = ops.Close() }()
 	parts.Go(func() { directory.Run(below) })
+	parts.Go(func() { auth.Run(below) })
+	parts.Go(func() { logins.Run(below) })
 	parts.Go(func() {
 		if err := ops.Serve(l.Ops); !errors.Is(err, http.ErrServerClosed) {
 			stop(fmt.Errorf("ops listener: %w", err))
@@ -156,6 +184,10 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 				return
 			case <-time.After(10 * time.Millisecond):
 			}
+		}
+		if err := logins.Check(directory.All()); err != nil {
+			stop(err)
+			return
 		}
 		checking, cancel := context.WithTimeout(below, 5*time.Second)
 		defer cancel()

@@ -5,14 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"net"
 	"os"
+	"path/filepath"
 	"time"
 
 	"github.com/vss-cloud/vss-cloud/cmd/service"
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/db/embedded"
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
 )
 
 type devCmd struct {
@@ -29,14 +32,14 @@ func (c devCmd) Run(ctx context.Context, out output) (err error) {
 	}
 	defer l.Close()
 
+	dir, err := c.dataDir()
+	if err != nil {
+		return err
+	}
 	url, state := c.DatabaseURL, "the database of DATABASE_URL"
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	if url == "" {
-		dir, err := c.dataDir()
-		if err != nil {
-			return err
-		}
 		server, err := embedded.Start(ctx, embedded.Config{
 			DataDir:  dir,
 			Progress: func(line string) { fmt.Fprintln(os.Stderr, "vssctl:", line) },
@@ -61,7 +64,18 @@ func (c devCmd) Run(ctx context.Context, out output) (err error) {
 	if _, err := db.Migrate(ctx, url); err != nil {
 		return err
 	}
-	if err := createDemo(ctx, url, c.BaseDomain); err != nil {
+	c.EgressAllowPrivate = true // issuers run on this machine, too
+	if c.LNURLSharedURL == "" {
+		c.LNURLSharedURL = localURL(l.API.Addr().String())
+	}
+	if c.MasterKeyFile == "" {
+		c.MasterKeyFile = masterKeyFile(dir)
+	}
+	key, err := loadOrCreateKey(c.MasterKeyFile)
+	if err != nil {
+		return err
+	}
+	if err := createDemo(ctx, url, tenants.ServiceConfig{BaseDomain: c.BaseDomain, MasterKey: key, SharedLogins: true}); err != nil {
 		return err
 	}
 	err = c.API.Run(ctx, url, l, c.Log(), func() { c.welcome(out.w, l, state) })
@@ -71,43 +85,66 @@ func (c devCmd) Run(ctx context.Context, out output) (err error) {
 	return err
 }
 
-// createDemo makes the tenant that everybody tries first.
-func createDemo(ctx context.Context, url, baseDomain string) error {
+// masterKeyFile is where vssctl dev keeps its master key.
+func masterKeyFile(dataDir string) string { return filepath.Join(dataDir, "master.key") }
+
+func loadOrCreateKey(path string) (*masterkey.Key, error) {
+	key, err := masterkey.Load(path)
+	if !errors.Is(err, fs.ErrNotExist) {
+		return key, err
+	}
+	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+		return nil, err
+	}
+	return masterkey.Create(path)
+}
+
+// createDemo makes the tenant that everybody tries first. Its wallets sign, or log in by LNURL-auth.
+func createDemo(ctx context.Context, url string, cfg tenants.ServiceConfig) error {
 	pool, err := db.Open(ctx, url, db.RoleAdmin, 1)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	s, err := tenants.NewService(pool, tenants.ServiceConfig{BaseDomain: baseDomain})
+	s, err := tenants.NewService(pool, cfg)
 	if err != nil {
 		return err
 	}
-	_, err = s.Create(ctx, tenants.Actor{Kind: tenants.System, Name: "vssctl dev"}, tenants.NewTenant{Slug: "demo", Name: "Demo"})
+	by := tenants.Actor{Kind: tenants.System, Name: "vssctl dev"}
+	_, err = s.Create(ctx, by, tenants.NewTenant{Slug: "demo", Name: "Demo"})
 	if errors.Is(err, tenants.ErrSlugTaken) {
 		return nil
 	}
+	if err != nil {
+		return err
+	}
+	_, err = s.AddSource(ctx, by, "demo", tenants.NewSource{Name: "lnurl", Kind: tenants.LNURL})
 	return err
 }
 
 // demoURL is where wallets on this machine reach the tenant demo of an API that listens on an address.
-func demoURL(listen string) string {
+func demoURL(listen string) string { return localURL(listen) + "/t/demo/vss" }
+
+// localURL is where programs on this machine reach an API that listens on an address.
+func localURL(listen string) string {
 	host, port, err := net.SplitHostPort(listen)
 	if err != nil {
-		return "http://" + listen + "/t/demo/vss"
+		return "http://" + listen
 	}
 	if ip := net.ParseIP(host); host == "" || ip != nil && (ip.IsUnspecified() || ip.Equal(net.IPv4(127, 0, 0, 1))) {
 		host = "localhost"
 	}
-	return "http://" + net.JoinHostPort(host, port) + "/t/demo/vss"
+	return "http://" + net.JoinHostPort(host, port)
 }
 
 func (c devCmd) welcome(w io.Writer, l service.Listeners, state string) {
 	fmt.Fprintf(w, `
 vss-cloud is up.
 
-  wallets   %s   (tenant demo)
-  metrics   http://%s/metrics
-  state     %s
+  wallets   %[1]s   (tenant demo)
+  LNURL     %[5]s/t/demo%[6]s
+  metrics   http://%[2]s/metrics
+  state     %[3]s
 
 Store a value and read it back, in another shell:
 
@@ -116,5 +153,5 @@ Store a value and read it back, in another shell:
 
 Ctrl-C stops it and keeps the state.
 
-`, demoURL(l.API.Addr().String()), l.Ops.Addr(), state, os.Args[0])
+`, demoURL(l.API.Addr().String()), l.Ops.Addr(), state, os.Args[0], c.LNURLSharedURL, tenants.LoginPath)
 }

@@ -91,7 +91,7 @@ func (c tenantListCmd) Run(ctx context.Context, out output) error {
 			tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(tw, "SLUG\tSTATE\tNAME\tDOMAINS")
 			for _, v := range views {
-				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", v.Slug, v.State, v.Name, strings.Join(v.Domains, " "))
+				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", v.Slug, v.State, v.Name, strings.Join(v.hosts(), " "))
 			}
 			tw.Flush()
 		})
@@ -115,21 +115,15 @@ func (c tenantShowCmd) Run(ctx context.Context, out output) error {
 
 type tenantSetCmd struct {
 	tenantFlags
-	Slug            string         `arg:"" help:"The tenant."`
-	Name            *string        `help:"Its name for people."`
-	State           *tenants.State `enum:"active,read_only,closed" placeholder:"STATE" help:"active, read_only (reads are served, writes are not) or closed (nothing is served; nothing is deleted)."`
-	BodyLimit       *int64         `placeholder:"BYTES" help:"Largest request body, 1 KiB to 256 MiB."`
-	SignatureWindow *time.Duration `placeholder:"DURATION" help:"How far the time of a signature may be from now, 1m to 24h."`
-	AddDomain       []string       `placeholder:"HOST" help:"Host names that become the tenant's own. Paths of other tenants are refused there."`
-	RemoveDomain    []string       `placeholder:"HOST" help:"Host names that are no longer the tenant's."`
+	Slug      string         `arg:"" help:"The tenant."`
+	Name      *string        `help:"Its name for people."`
+	State     *tenants.State `enum:"active,read_only,closed" placeholder:"STATE" help:"active, read_only (reads are served, writes are not) or closed (nothing is served; nothing is deleted)."`
+	BodyLimit *int64         `placeholder:"BYTES" help:"Largest request body, 1 KiB to 256 MiB."`
 }
 
 func (c tenantSetCmd) Run(ctx context.Context, out output) error {
 	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
-		t, err := s.Set(ctx, actor(), c.Slug, tenants.Change{
-			Name: c.Name, State: c.State, BodyLimit: c.BodyLimit, SignatureWindow: c.SignatureWindow,
-			AddDomains: c.AddDomain, RemoveDomains: c.RemoveDomain,
-		})
+		t, err := s.Set(ctx, actor(), c.Slug, tenants.Change{Name: c.Name, State: c.State, BodyLimit: c.BodyLimit})
 		if err != nil {
 			return err
 		}
@@ -144,7 +138,7 @@ type tenantView struct {
 	Name      string        `json:"name"`
 	State     tenants.State `json:"state"`
 	BodyLimit int64         `json:"body_limit"`
-	Domains   []string      `json:"domains"`
+	Domains   []domainView  `json:"domains"`
 	Sources   []sourceView  `json:"sources"`
 	CreatedAt time.Time     `json:"created_at"`
 }
@@ -156,10 +150,25 @@ type sourceView struct {
 	WindowSeconds int          `json:"window_seconds"`
 }
 
+type domainView struct {
+	Host  string              `json:"host"`
+	State tenants.DomainState `json:"state"`
+}
+
+func (v tenantView) hosts() (hosts []string) {
+	for _, d := range v.Domains {
+		hosts = append(hosts, d.Host)
+	}
+	return hosts
+}
+
 func viewTenant(t *tenants.Tenant) tenantView {
 	v := tenantView{
 		ID: t.ID.String(), Slug: t.Slug, Name: t.Name, State: t.State, BodyLimit: t.BodyLimit,
-		Domains: append([]string{}, t.Domains...), Sources: []sourceView{}, CreatedAt: t.CreatedAt,
+		Domains: []domainView{}, Sources: []sourceView{}, CreatedAt: t.CreatedAt,
+	}
+	for _, d := range t.Domains {
+		v.Domains = append(v.Domains, domainView{d.Host, d.State})
 	}
 	for _, s := range t.Sources {
 		v.Sources = append(v.Sources, sourceView{s.Name, s.Kind, s.Namespace, int(s.Window / time.Second)})
@@ -172,7 +181,7 @@ func printTenant(out output, t *tenants.Tenant) error {
 	return out.print(v, func(w io.Writer) {
 		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		fmt.Fprintf(tw, "slug\t%s\nname\t%s\nstate\t%s\nbody limit\t%d bytes\ndomains\t%s\npath\t/t/%s/vss\ncreated\t%s\nid\t%s\n",
-			v.Slug, v.Name, v.State, v.BodyLimit, cmp.Or(strings.Join(v.Domains, " "), "none"), v.Slug, v.CreatedAt.Format(time.RFC3339), v.ID)
+			v.Slug, v.Name, v.State, v.BodyLimit, cmp.Or(strings.Join(v.hosts(), " "), "none"), v.Slug, v.CreatedAt.Format(time.RFC3339), v.ID)
 		for _, s := range v.Sources {
 			fmt.Fprintf(tw, "source\t%s (%s, namespace %s, window %v)\n", s.Name, s.Kind, s.Namespace, time.Duration(s.WindowSeconds)*time.Second)
 		}

@@ -19,14 +19,41 @@ type AuditLog struct {
 	Detail   []byte
 }
 
+type AuthFailure struct {
+	TenantID uuid.UUID
+	Source   string
+	Reason   string
+	Count    int64
+	LastAt   time.Time
+}
+
+type ClientKey struct {
+	TenantID  uuid.UUID
+	Prefix    string
+	Name      string
+	Hash      []byte
+	ExpiresAt *time.Time
+	RevokedAt *time.Time
+	CreatedAt time.Time
+}
+
 type CredentialSource struct {
-	ID            uuid.UUID
-	TenantID      uuid.UUID
-	Name          string
-	Kind          string
-	Namespace     string
-	WindowSeconds int32
-	CreatedAt     time.Time
+	ID             uuid.UUID
+	TenantID       uuid.UUID
+	Name           string
+	Kind           string
+	Namespace      string
+	WindowSeconds  int32
+	CreatedAt      time.Time
+	RemovedAt      *time.Time
+	Issuer         *string
+	AudienceRule   string
+	Audiences      []string
+	CheckNotBefore bool
+	Algorithms     []string
+	JwksUrl        *string
+	Host           *string
+	TokenSeconds   int32
 }
 
 type Directory struct {
@@ -38,6 +65,22 @@ type Domain struct {
 	Host      string
 	TenantID  uuid.UUID
 	CreatedAt time.Time
+	State     string
+	Challenge string
+	Vouched   bool
+	CheckedAt *time.Time
+}
+
+type JwksDocument struct {
+	SourceID  uuid.UUID
+	Url       string
+	Document  []byte
+	FetchedAt time.Time
+}
+
+type LnurlUsed struct {
+	K1        []byte
+	ExpiresAt time.Time
 }
 
 type Object struct {
@@ -49,6 +92,16 @@ type Object struct {
 	CreatedAt time.Time
 	UpdatedAt time.Time
 	Value     []byte
+}
+
+type SourceKey struct {
+	SourceID  uuid.UUID
+	Kid       string
+	Public    string
+	Sealed    []byte
+	State     string
+	RetiresAt *time.Time
+	CreatedAt time.Time
 }
 
 type Store struct {
@@ -66,12 +119,14 @@ type Store struct {
 }
 
 type Tenant struct {
-	ID        uuid.UUID
-	Slug      string
-	Name      string
-	State     string
-	BodyLimit int64
-	CreatedAt time.Time
+	ID              uuid.UUID
+	Slug            string
+	Name            string
+	State           string
+	BodyLimit       int64
+	CreatedAt       time.Time
+	ClientKeyGate   string
+	ClientKeyHeader string
 }
 
 type Wallet struct {

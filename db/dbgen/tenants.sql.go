@@ -7,12 +7,83 @@ package dbgen
 
 import (
 	"context"
+	"time"
 
 	"github.com/google/uuid"
 )
 
+const AuthFailures = `-- name: AuthFailures :many
+SELECT source, reason, count, last_at FROM auth_failures WHERE tenant_id = $1 ORDER BY last_at DESC, source, reason
+`
+
+type AuthFailuresRow struct {
+	Source string
+	Reason string
+	Count  int64
+	LastAt time.Time
+}
+
+func (q *Queries) AuthFailures(ctx context.Context, db DBTX, tenantID uuid.UUID) ([]AuthFailuresRow, error) {
+	rows, err := db.Query(ctx, AuthFailures, tenantID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []AuthFailuresRow
+	for rows.Next() {
+		var i AuthFailuresRow
+		if err := rows.Scan(
+			&i.Source,
+			&i.Reason,
+			&i.Count,
+			&i.LastAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const ClientKeys = `-- name: ClientKeys :many
+SELECT tenant_id, prefix, name, hash, expires_at, revoked_at, created_at FROM client_keys
+ WHERE $1::uuid IS NULL OR tenant_id = $1
+ ORDER BY created_at, prefix COLLATE "C"
+`
+
+func (q *Queries) ClientKeys(ctx context.Context, db DBTX, tenantID *uuid.UUID) ([]ClientKey, error) {
+	rows, err := db.Query(ctx, ClientKeys, tenantID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []ClientKey
+	for rows.Next() {
+		var i ClientKey
+		if err := rows.Scan(
+			&i.TenantID,
+			&i.Prefix,
+			&i.Name,
+			&i.Hash,
+			&i.ExpiresAt,
+			&i.RevokedAt,
+			&i.CreatedAt,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const CredentialSources = `-- name: CredentialSources :many
-SELECT id, tenant_id, name, kind, namespace, window_seconds, created_at FROM credential_sources
+SELECT id, tenant_id, name, kind, namespace, window_seconds, created_at, removed_at, issuer, audience_rule, audiences, check_not_before, algorithms, jwks_url, host, token_seconds FROM credential_sources
  WHERE $1::uuid IS NULL OR tenant_id = $1
  ORDER BY name COLLATE "C"
 `
@@ -34,6 +105,15 @@ func (q *Queries) CredentialSources(ctx context.Context, db DBTX, tenantID *uuid
 			&i.Namespace,
 			&i.WindowSeconds,
 			&i.CreatedAt,
+			&i.RemovedAt,
+			&i.Issuer,
+			&i.AudienceRule,
+			&i.Audiences,
+			&i.CheckNotBefore,
+			&i.Algorithms,
+			&i.JwksUrl,
+			&i.Host,
+			&i.TokenSeconds,
 		); err != nil {
 			return nil, err
 		}
@@ -73,8 +153,25 @@ func (q *Queries) DirectoryGeneration(ctx context.Context, db DBTX) (int64, erro
 	return generation, err
 }
 
+const DomainOwner = `-- name: DomainOwner :one
+SELECT tenant_id, state FROM domains WHERE host = $1 AND state <> 'pending'
+`
+
+type DomainOwnerRow struct {
+	TenantID uuid.UUID
+	State    string
+}
+
+// Who has the host, whatever its state.
+func (q *Queries) DomainOwner(ctx context.Context, db DBTX, host string) (DomainOwnerRow, error) {
+	row := db.QueryRow(ctx, DomainOwner, host)
+	var i DomainOwnerRow
+	err := row.Scan(&i.TenantID, &i.State)
+	return i, err
+}
+
 const Domains = `-- name: Domains :many
-SELECT host, tenant_id, created_at FROM domains
+SELECT host, tenant_id, created_at, state, challenge, vouched, checked_at FROM domains
  WHERE $1::uuid IS NULL OR tenant_id = $1
  ORDER BY host COLLATE "C"
 `
@@ -88,7 +185,15 @@ func (q *Queries) Domains(ctx context.Context, db DBTX, tenantID *uuid.UUID) ([]
 	var items []Domain
 	for rows.Next() {
 		var i Domain
-		if err := rows.Scan(&i.Host, &i.TenantID, &i.CreatedAt); err != nil {
+		if err := rows.Scan(
+			&i.Host,
+			&i.TenantID,
+			&i.CreatedAt,
+			&i.State,
+			&i.Challenge,
+			&i.Vouched,
+			&i.CheckedAt,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -97,6 +202,29 @@ func (q *Queries) Domains(ctx context.Context, db DBTX, tenantID *uuid.UUID) ([]
 		return nil, err
 	}
 	return items, nil
+}
+
+const EndClientKey = `-- name: EndClientKey :exec
+UPDATE client_keys
+   SET expires_at = $1, revoked_at = CASE WHEN $2::bool THEN now() END
+ WHERE tenant_id = $3 AND prefix = $4
+`
+
+type EndClientKeyParams struct {
+	ExpiresAt *time.Time
+	Revoked   bool
+	TenantID  uuid.UUID
+	Prefix    string
+}
+
+func (q *Queries) EndClientKey(ctx context.Context, db DBTX, arg EndClientKeyParams) error {
+	_, err := db.Exec(ctx, EndClientKey,
+		arg.ExpiresAt,
+		arg.Revoked,
+		arg.TenantID,
+		arg.Prefix,
+	)
+	return err
 }
 
 const InsertAudit = `-- name: InsertAudit :exec
@@ -120,38 +248,109 @@ func (q *Queries) InsertAudit(ctx context.Context, db DBTX, arg InsertAuditParam
 	return err
 }
 
-const InsertCredentialSource = `-- name: InsertCredentialSource :exec
-INSERT INTO credential_sources (tenant_id, name, kind, namespace) VALUES ($1, $2, $3, $4)
+const InsertClientKey = `-- name: InsertClientKey :exec
+INSERT INTO client_keys (tenant_id, prefix, name, hash) VALUES ($1, $2, $3, $4)
 `
 
-type InsertCredentialSourceParams struct {
-	TenantID  uuid.UUID
-	Name      string
-	Kind      string
-	Namespace string
+type InsertClientKeyParams struct {
+	TenantID uuid.UUID
+	Prefix   string
+	Name     string
+	Hash     []byte
 }
 
-func (q *Queries) InsertCredentialSource(ctx context.Context, db DBTX, arg InsertCredentialSourceParams) error {
-	_, err := db.Exec(ctx, InsertCredentialSource,
+func (q *Queries) InsertClientKey(ctx context.Context, db DBTX, arg InsertClientKeyParams) error {
+	_, err := db.Exec(ctx, InsertClientKey,
 		arg.TenantID,
+		arg.Prefix,
 		arg.Name,
-		arg.Kind,
-		arg.Namespace,
+		arg.Hash,
 	)
 	return err
 }
 
+const InsertCredentialSource = `-- name: InsertCredentialSource :one
+INSERT INTO credential_sources (
+    tenant_id, name, kind, namespace, issuer, audience_rule, audiences, check_not_before, algorithms, jwks_url, host
+) VALUES (
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11
+) RETURNING id
+`
+
+type InsertCredentialSourceParams struct {
+	TenantID       uuid.UUID
+	Name           string
+	Kind           string
+	Namespace      string
+	Issuer         *string
+	AudienceRule   string
+	Audiences      []string
+	CheckNotBefore bool
+	Algorithms     []string
+	JwksUrl        *string
+	Host           *string
+}
+
+func (q *Queries) InsertCredentialSource(ctx context.Context, db DBTX, arg InsertCredentialSourceParams) (uuid.UUID, error) {
+	row := db.QueryRow(ctx, InsertCredentialSource,
+		arg.TenantID,
+		arg.Name,
+		arg.Kind,
+		arg.Namespace,
+		arg.Issuer,
+		arg.AudienceRule,
+		arg.Audiences,
+		arg.CheckNotBefore,
+		arg.Algorithms,
+		arg.JwksUrl,
+		arg.Host,
+	)
+	var id uuid.UUID
+	err := row.Scan(&id)
+	return id, err
+}
+
 const InsertDomain = `-- name: InsertDomain :exec
-INSERT INTO domains (host, tenant_id) VALUES ($1, $2)
+INSERT INTO domains (host, tenant_id, state, vouched) VALUES ($1, $2, $3, $4)
 `
 
 type InsertDomainParams struct {
 	Host     string
 	TenantID uuid.UUID
+	State    string
+	Vouched  bool
 }
 
 func (q *Queries) InsertDomain(ctx context.Context, db DBTX, arg InsertDomainParams) error {
-	_, err := db.Exec(ctx, InsertDomain, arg.Host, arg.TenantID)
+	_, err := db.Exec(ctx, InsertDomain,
+		arg.Host,
+		arg.TenantID,
+		arg.State,
+		arg.Vouched,
+	)
+	return err
+}
+
+const InsertSourceKey = `-- name: InsertSourceKey :exec
+INSERT INTO source_keys (source_id, kid, public, sealed, state) VALUES ($1, $2, $3, $4, $5)
+`
+
+type InsertSourceKeyParams struct {
+	SourceID uuid.UUID
+	Kid      string
+	Public   string
+	Sealed   []byte
+	State    string
+}
+
+func (q *Queries) InsertSourceKey(ctx context.Context, db DBTX, arg InsertSourceKeyParams) error {
+	_, err := db.Exec(ctx, InsertSourceKey,
+		arg.SourceID,
+		arg.Kid,
+		arg.Public,
+		arg.Sealed,
+		arg.State,
+	)
 	return err
 }
 
@@ -193,8 +392,55 @@ func (q *Queries) LockTenant(ctx context.Context, db DBTX, slug string) error {
 	return err
 }
 
+const SourceKeys = `-- name: SourceKeys :many
+SELECT k.source_id, k.kid, k.public, k.sealed, k.state, k.retires_at, k.created_at, s.tenant_id
+  FROM source_keys k JOIN credential_sources s ON s.id = k.source_id
+ WHERE $1::uuid IS NULL OR s.tenant_id = $1
+ ORDER BY k.created_at DESC, k.kid COLLATE "C"
+`
+
+type SourceKeysRow struct {
+	SourceID  uuid.UUID
+	Kid       string
+	Public    string
+	Sealed    []byte
+	State     string
+	RetiresAt *time.Time
+	CreatedAt time.Time
+	TenantID  uuid.UUID
+}
+
+func (q *Queries) SourceKeys(ctx context.Context, db DBTX, tenantID *uuid.UUID) ([]SourceKeysRow, error) {
+	rows, err := db.Query(ctx, SourceKeys, tenantID)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []SourceKeysRow
+	for rows.Next() {
+		var i SourceKeysRow
+		if err := rows.Scan(
+			&i.SourceID,
+			&i.Kid,
+			&i.Public,
+			&i.Sealed,
+			&i.State,
+			&i.RetiresAt,
+			&i.CreatedAt,
+			&i.TenantID,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const Tenants = `-- name: Tenants :many
-SELECT id, slug, name, state, body_limit, created_at FROM tenants
+SELECT id, slug, name, state, body_limit, created_at, client_key_gate, client_key_header FROM tenants
  WHERE $1::text IS NULL OR slug = $1
  ORDER BY slug COLLATE "C"
 `
@@ -215,6 +461,8 @@ func (q *Queries) Tenants(ctx context.Context, db DBTX, slug *string) ([]Tenant,
 			&i.State,
 			&i.BodyLimit,
 			&i.CreatedAt,
+			&i.ClientKeyGate,
+			&i.ClientKeyHeader,
 		); err != nil {
 			return nil, err
 		}
@@ -226,36 +474,108 @@ func (q *Queries) Tenants(ctx context.Context, db DBTX, slug *string) ([]Tenant,
 	return items, nil
 }
 
-const UpdateSignatureWindow = `-- name: UpdateSignatureWindow :execrows
-UPDATE credential_sources SET window_seconds = $1 WHERE tenant_id = $2 AND kind = 'signature'
+const UpdateCredentialSource = `-- name: UpdateCredentialSource :exec
+UPDATE credential_sources
+   SET window_seconds = $1, token_seconds = $2, issuer = $3, audience_rule = $4,
+       audiences = $5, check_not_before = $6, algorithms = $7, jwks_url = $8,
+       removed_at = CASE WHEN $9::bool THEN now() END
+ WHERE id = $10
 `
 
-type UpdateSignatureWindowParams struct {
-	WindowSeconds int32
-	TenantID      uuid.UUID
+type UpdateCredentialSourceParams struct {
+	WindowSeconds  int32
+	TokenSeconds   int32
+	Issuer         *string
+	AudienceRule   string
+	Audiences      []string
+	CheckNotBefore bool
+	Algorithms     []string
+	JwksUrl        *string
+	Removed        bool
+	ID             uuid.UUID
 }
 
-func (q *Queries) UpdateSignatureWindow(ctx context.Context, db DBTX, arg UpdateSignatureWindowParams) (int64, error) {
-	result, err := db.Exec(ctx, UpdateSignatureWindow, arg.WindowSeconds, arg.TenantID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+func (q *Queries) UpdateCredentialSource(ctx context.Context, db DBTX, arg UpdateCredentialSourceParams) error {
+	_, err := db.Exec(ctx, UpdateCredentialSource,
+		arg.WindowSeconds,
+		arg.TokenSeconds,
+		arg.Issuer,
+		arg.AudienceRule,
+		arg.Audiences,
+		arg.CheckNotBefore,
+		arg.Algorithms,
+		arg.JwksUrl,
+		arg.Removed,
+		arg.ID,
+	)
+	return err
+}
+
+const UpdateDomain = `-- name: UpdateDomain :exec
+UPDATE domains
+   SET state = $1, vouched = $2, checked_at = coalesce($3, checked_at)
+ WHERE host = $4 AND tenant_id = $5
+`
+
+type UpdateDomainParams struct {
+	State     string
+	Vouched   bool
+	CheckedAt *time.Time
+	Host      string
+	TenantID  uuid.UUID
+}
+
+func (q *Queries) UpdateDomain(ctx context.Context, db DBTX, arg UpdateDomainParams) error {
+	_, err := db.Exec(ctx, UpdateDomain,
+		arg.State,
+		arg.Vouched,
+		arg.CheckedAt,
+		arg.Host,
+		arg.TenantID,
+	)
+	return err
+}
+
+const UpdateSourceKey = `-- name: UpdateSourceKey :exec
+UPDATE source_keys SET state = $1, retires_at = $2, sealed = $3 WHERE source_id = $4 AND kid = $5
+`
+
+type UpdateSourceKeyParams struct {
+	State     string
+	RetiresAt *time.Time
+	Sealed    []byte
+	SourceID  uuid.UUID
+	Kid       string
+}
+
+func (q *Queries) UpdateSourceKey(ctx context.Context, db DBTX, arg UpdateSourceKeyParams) error {
+	_, err := db.Exec(ctx, UpdateSourceKey,
+		arg.State,
+		arg.RetiresAt,
+		arg.Sealed,
+		arg.SourceID,
+		arg.Kid,
+	)
+	return err
 }
 
 const UpdateTenant = `-- name: UpdateTenant :exec
 UPDATE tenants
    SET name = coalesce($1, name),
        state = coalesce($2, state),
-       body_limit = coalesce($3, body_limit)
- WHERE id = $4
+       body_limit = coalesce($3, body_limit),
+       client_key_gate = coalesce($4, client_key_gate),
+       client_key_header = coalesce($5, client_key_header)
+ WHERE id = $6
 `
 
 type UpdateTenantParams struct {
-	Name      *string
-	State     *string
-	BodyLimit *int64
-	ID        uuid.UUID
+	Name            *string
+	State           *string
+	BodyLimit       *int64
+	ClientKeyGate   *string
+	ClientKeyHeader *string
+	ID              uuid.UUID
 }
 
 func (q *Queries) UpdateTenant(ctx context.Context, db DBTX, arg UpdateTenantParams) error {
@@ -263,6 +583,8 @@ func (q *Queries) UpdateTenant(ctx context.Context, db DBTX, arg UpdateTenantPar
 		arg.Name,
 		arg.State,
 		arg.BodyLimit,
+		arg.ClientKeyGate,
+		arg.ClientKeyHeader,
 		arg.ID,
 	)
 	return err

@@ -19,6 +19,17 @@ SELECT * FROM credential_sources
  WHERE sqlc.narg(tenant_id)::uuid IS NULL OR tenant_id = sqlc.narg(tenant_id)
  ORDER BY name COLLATE "C";
 
+-- name: SourceKeys :many
+SELECT k.*, s.tenant_id
+  FROM source_keys k JOIN credential_sources s ON s.id = k.source_id
+ WHERE sqlc.narg(tenant_id)::uuid IS NULL OR s.tenant_id = sqlc.narg(tenant_id)
+ ORDER BY k.created_at DESC, k.kid COLLATE "C";
+
+-- name: ClientKeys :many
+SELECT * FROM client_keys
+ WHERE sqlc.narg(tenant_id)::uuid IS NULL OR tenant_id = sqlc.narg(tenant_id)
+ ORDER BY created_at, prefix COLLATE "C";
+
 -- name: LockControlPlane :exec
 -- One change at a time, until the end of the transaction. Changes would wait for each other anyway, at the
 -- directory's row, but in an order that two of them can deadlock in.
@@ -35,20 +46,56 @@ INSERT INTO tenants (slug, name, body_limit) VALUES (@slug, @name, @body_limit) 
 UPDATE tenants
    SET name = coalesce(sqlc.narg(name), name),
        state = coalesce(sqlc.narg(state), state),
-       body_limit = coalesce(sqlc.narg(body_limit), body_limit)
+       body_limit = coalesce(sqlc.narg(body_limit), body_limit),
+       client_key_gate = coalesce(sqlc.narg(client_key_gate), client_key_gate),
+       client_key_header = coalesce(sqlc.narg(client_key_header), client_key_header)
  WHERE id = @id;
 
--- name: InsertCredentialSource :exec
-INSERT INTO credential_sources (tenant_id, name, kind, namespace) VALUES (@tenant_id, @name, @kind, @namespace);
+-- name: InsertCredentialSource :one
+INSERT INTO credential_sources (
+    tenant_id, name, kind, namespace, issuer, audience_rule, audiences, check_not_before, algorithms, jwks_url, host
+) VALUES (
+    @tenant_id, @name, @kind, @namespace, @issuer, @audience_rule, @audiences, @check_not_before, @algorithms, @jwks_url, @host
+) RETURNING id;
 
--- name: UpdateSignatureWindow :execrows
-UPDATE credential_sources SET window_seconds = @window_seconds WHERE tenant_id = @tenant_id AND kind = 'signature';
+-- name: UpdateCredentialSource :exec
+UPDATE credential_sources
+   SET window_seconds = @window_seconds, token_seconds = @token_seconds, issuer = @issuer, audience_rule = @audience_rule,
+       audiences = @audiences, check_not_before = @check_not_before, algorithms = @algorithms, jwks_url = @jwks_url,
+       removed_at = CASE WHEN @removed::bool THEN now() END
+ WHERE id = @id;
+
+-- name: InsertSourceKey :exec
+INSERT INTO source_keys (source_id, kid, public, sealed, state) VALUES (@source_id, @kid, @public, @sealed, @state);
+
+-- name: UpdateSourceKey :exec
+UPDATE source_keys SET state = @state, retires_at = @retires_at, sealed = @sealed WHERE source_id = @source_id AND kid = @kid;
+
+-- name: InsertClientKey :exec
+INSERT INTO client_keys (tenant_id, prefix, name, hash) VALUES (@tenant_id, @prefix, @name, @hash);
+
+-- name: EndClientKey :exec
+UPDATE client_keys
+   SET expires_at = sqlc.narg(expires_at), revoked_at = CASE WHEN @revoked::bool THEN now() END
+ WHERE tenant_id = @tenant_id AND prefix = @prefix;
 
 -- name: InsertDomain :exec
-INSERT INTO domains (host, tenant_id) VALUES (@host, @tenant_id);
+INSERT INTO domains (host, tenant_id, state, vouched) VALUES (@host, @tenant_id, @state, @vouched);
+
+-- name: DomainOwner :one
+-- Who has the host, whatever its state.
+SELECT tenant_id, state FROM domains WHERE host = @host AND state <> 'pending';
+
+-- name: UpdateDomain :exec
+UPDATE domains
+   SET state = @state, vouched = @vouched, checked_at = coalesce(sqlc.narg(checked_at), checked_at)
+ WHERE host = @host AND tenant_id = @tenant_id;
 
 -- name: DeleteDomain :exec
 DELETE FROM domains WHERE host = @host AND tenant_id = @tenant_id;
+
+-- name: AuthFailures :many
+SELECT source, reason, count, last_at FROM auth_failures WHERE tenant_id = @tenant_id ORDER BY last_at DESC, source, reason;
 
 -- name: InsertAudit :exec
 INSERT INTO audit_log (actor, action, tenant_id, detail) VALUES (@actor, @action, @tenant_id, @detail);

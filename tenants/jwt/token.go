@@ -27,8 +27,8 @@ type Token struct {
 	Algorithm string // alg
 	KeyID     string // kid; "" where there is none
 	Issuer    string // iss; "" where there is none, or no text
+	Subject   string // sub
 
-	subject                     string
 	expires                     time.Time
 	notBefore, issuer, audience []byte // in JSON; nil where they are not there
 
@@ -136,7 +136,7 @@ func (t *Token) parsePayload(payload []byte) Reason {
 	if !ok || len(sub) == 0 || utf8.RuneCount(sub) > maxSubject || bytes.IndexByte(sub, 0) >= 0 {
 		return BadSubject
 	}
-	t.subject = string(sub)
+	t.Subject = string(sub)
 	if expires == nil {
 		return NoExpiry
 	}
@@ -339,7 +339,7 @@ func (t *Token) isFor(audiences []string) bool {
 
 // claims of a token that its rules do not refuse.
 func (t *Token) claims(r Rules) Claims {
-	c := Claims{Subject: t.subject, Expires: t.expires}
+	c := Claims{Subject: t.Subject, Expires: t.expires}
 	if r.CheckNotBefore && t.notBefore != nil {
 		c.NotBefore, _ = seconds(t.notBefore)
 	}

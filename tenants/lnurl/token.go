@@ -143,6 +143,9 @@ type JWK struct {
 	ID        string `json:"kid"`
 }
 
+// JSON is the key as it is published.
+func (k JWK) JSON() []byte { return mustJSON(k) }
+
 // thumbprint is the one of RFC 7638: SHA-256 over the required members, in the order of their names.
 func (k *JWK) thumbprint() string {
 	sum := sha256.Sum256(mustJSON(struct {

@@ -97,6 +97,14 @@ func (k *Key) Holds(id string) bool {
 	return slices.ContainsFunc(k.secrets, func(s *secret) bool { return s.name() == id })
 }
 
+// SealedBy is the id of the key that sealed this, or "" for what was not sealed.
+func SealedBy(sealed []byte) string {
+	if len(sealed) < headerSize || sealed[0] != format {
+		return ""
+	}
+	return hex.EncodeToString(sealed[1:headerSize])
+}
+
 // Seal encrypts and authenticates the plaintext, and binds it to the context: who owns it and what it is for
 // (see [Context]), so that it cannot be opened in another one's place. The result is 37 bytes longer.
 //

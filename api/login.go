@@ -1,0 +1,77 @@
+package api
+
+import (
+	"errors"
+	"log/slog"
+	"net/http"
+	"net/netip"
+
+	"github.com/go-chi/chi/v5"
+	"github.com/go-chi/chi/v5/middleware"
+
+	"github.com/vss-cloud/vss-cloud/api/vsspb"
+	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
+)
+
+// login is LNURL-auth (CONTRACT section 4.3): the auth URL of every tenant that has one. It is not traced, since a
+// request's query is a credential.
+func (s *Server) login() http.Handler {
+	logins := s.cfg.Logins
+	return lnurl.Handler(lnurl.Config{
+		Challenges: logins.Challenges(),
+		Used:       logins,
+		Site: func(r *http.Request) (*lnurl.Site, error) {
+			e := eventOf(r.Context())
+			e.call = "lnurlAuth"
+			tenant, err := s.cfg.Tenants.Resolve(r.Host, chi.URLParam(r, "tenant"))
+			if err != nil {
+				if errors.Is(err, tenants.ErrNotLoaded) {
+					return nil, err
+				}
+				return nil, &lnurl.Error{Reason: err.Error()}
+			}
+			e.tenant, e.of = tenant.Slug, tenant
+			return logins.Site(tenant, r.Header, loginAddress(r))
+		},
+		Report: func(r *http.Request, o lnurl.Outcome) {
+			e := eventOf(r.Context())
+			refusal, refused := errors.AsType[*lnurl.Error](o.Err)
+			switch {
+			case refused:
+				e.code, e.refusal = vsspb.ErrorCode_AUTH_EXCEPTION, refusal.Reason
+				logins.Refused(e.of, refusal, loginAddress(r))
+			case o.Err != nil:
+				e.code, e.level, e.err = vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, slog.LevelError, o.Err
+			}
+			if o.Subject != "" && e.of != nil {
+				e.wallet = logins.Owner(e.of, o.Subject).Wallet().String()
+			}
+		},
+	})
+}
+
+// loginAddress is the client's, where the request is one that costs arithmetic: to ask for a challenge does not.
+func loginAddress(r *http.Request) (a netip.Addr) {
+	if r.URL.Query().Has("sig") {
+		a = middleware.GetClientIPAddr(r.Context())
+	}
+	return a
+}
+
+// loginKeys is the JWKS of a tenant's tokens.
+func (s *Server) loginKeys(w http.ResponseWriter, r *http.Request) {
+	tenant, err := s.cfg.Tenants.Resolve(r.Host, chi.URLParam(r, "tenant"))
+	if err != nil {
+		s.fail(w, r, err)
+		return
+	}
+	keys, err := s.cfg.Logins.Keys(tenant)
+	if err != nil {
+		s.fail(w, r, errNoSuchPath)
+		return
+	}
+	w.Header().Set("Content-Type", "application/jwk-set+json")
+	w.Header().Set("Cache-Control", "public, max-age=300")
+	_, _ = w.Write(keys)
+}

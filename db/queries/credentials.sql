@@ -1,0 +1,27 @@
+-- What the API keeps about credentials while it serves.
+
+-- name: JWKSDocument :one
+SELECT document FROM jwks_documents WHERE source_id = @source_id AND url = @url;
+
+-- name: SaveJWKSDocument :exec
+INSERT INTO jwks_documents AS d (source_id, url, document) VALUES (@source_id, @url, @document)
+ON CONFLICT (source_id) DO UPDATE SET url = excluded.url, document = excluded.document, fetched_at = now();
+
+-- name: UseChallenge :execrows
+-- 1 for the first use of a challenge, 0 for any other: of several at once the later ones wait for the first.
+INSERT INTO lnurl_used (k1, expires_at) VALUES (@k1, @expires_at) ON CONFLICT DO NOTHING;
+
+-- name: ForgetChallenges :execrows
+-- Long after they expired by any instance's clock.
+DELETE FROM lnurl_used
+ WHERE k1 IN (SELECT k1 FROM lnurl_used WHERE expires_at < now() - interval '1 hour' ORDER BY expires_at LIMIT 10000);
+
+-- name: AddAuthFailures :exec
+-- Sorted, so that two instances lock the rows in one order.
+INSERT INTO auth_failures AS f (tenant_id, source, reason, count, last_at)
+SELECT tenant_id, source, reason, count, last_at
+  FROM (SELECT unnest(@tenant_ids::uuid[]) AS tenant_id, unnest(@sources::text[]) AS source, unnest(@reasons::text[]) AS reason,
+               unnest(@counts::bigint[]) AS count, unnest(@last_ats::timestamptz[]) AS last_at) added
+ ORDER BY tenant_id, source COLLATE "C", reason COLLATE "C"
+ON CONFLICT (tenant_id, source, reason) DO UPDATE
+   SET count = f.count + excluded.count, last_at = greatest(f.last_at, excluded.last_at);

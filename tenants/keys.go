@@ -1,0 +1,227 @@
+package tenants
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
+
+	"github.com/vss-cloud/vss-cloud/db/dbgen"
+	"github.com/vss-cloud/vss-cloud/tenants/jwt"
+	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
+)
+
+// maxSourceKeys is how many keys a source can have, revoked ones included.
+const maxSourceKeys = 100
+
+// AddKeys adds keys to a JWT source that has no URL, in any form that [jwt.ParseKeys] takes, active or on
+// standby. It fails with [ErrNoActor], [ErrNotFound] or an [*InvalidError].
+func (s *Service) AddKeys(ctx context.Context, actor Actor, slug, source string, text []byte, state jwt.State) (*Tenant, error) {
+	keys, err := jwt.ParseKeys(text)
+	if err != nil {
+		return nil, &InvalidError{"keys", err.Error()}
+	}
+	if state != jwt.Active && state != jwt.Standby {
+		return nil, &InvalidError{"state", fmt.Sprintf("a key is added %s or %s", jwt.Active, jwt.Standby)}
+	}
+	return s.changeTenant(ctx, actor, "key.add", slug, func(tx pgx.Tx, t *Tenant) error {
+		src := named(t.Sources, source)
+		switch {
+		case src == nil:
+			return noSource(source)
+		case src.Kind != JWT:
+			return &InvalidError{"source", "its keys are not given by people"}
+		case src.JWKSURL != "":
+			return &InvalidError{"source", "its keys are at " + src.JWKSURL + ": add them there"}
+		case len(src.Keys)+len(keys) > maxSourceKeys:
+			return &InvalidError{"keys", fmt.Sprintf("are too many: a source can have %d, revoked ones included", maxSourceKeys)}
+		}
+		for _, k := range keys {
+			if src.key(k.ID()) != nil {
+				return &InvalidError{"keys", fmt.Sprintf("the source has a key %.260q already", k.ID())}
+			}
+			added := SourceKey{ID: k.ID(), Public: k.JWK(), State: state}
+			src.Keys = append(src.Keys, added)
+			if err := insertKey(ctx, tx, src.ID, &added); err != nil {
+				return err
+			}
+		}
+		return checkUnambiguous(t.Sources)
+	})
+}
+
+func (s *Source) key(id string) *SourceKey {
+	i := slices.IndexFunc(s.Keys, func(k SourceKey) bool { return k.ID == id })
+	if i < 0 {
+		return nil
+	}
+	return &s.Keys[i]
+}
+
+// SetKey puts a key of a JWT source into a state; a retired key verifies until then. A revoked key stays so. Of a
+// source with a URL, keys can be revoked, nothing else: the URL says the rest. It fails with [ErrNoActor],
+// [ErrNotFound] or an [*InvalidError].
+func (s *Service) SetKey(ctx context.Context, actor Actor, slug, source, kid string, state jwt.State, until time.Time) (*Tenant, error) {
+	switch {
+	case state != jwt.Standby && state != jwt.Active && state != jwt.Retired && state != jwt.Revoked:
+		return nil, &InvalidError{"state", fmt.Sprintf("must be %s, %s, %s or %s", jwt.Standby, jwt.Active, jwt.Retired, jwt.Revoked)}
+	case (state == jwt.Retired) == until.IsZero():
+		return nil, &InvalidError{"until", "is to be said of a retired key, and of no other"}
+	}
+	return s.changeTenant(ctx, actor, "key.set", slug, func(tx pgx.Tx, t *Tenant) error {
+		src := named(t.Sources, source)
+		switch {
+		case src == nil:
+			return noSource(source)
+		case src.Kind != JWT:
+			return &InvalidError{"source", "its keys are the platform's own: rotate them"}
+		case src.JWKSURL != "":
+			return s.revokeFetched(ctx, tx, src, kid, state)
+		}
+		k := src.key(kid)
+		switch {
+		case k == nil:
+			return fmt.Errorf("%w: source %s has no key %.260q", errNoSuch, source, kid)
+		case k.State == jwt.Revoked && state != jwt.Revoked:
+			return &InvalidError{"state", "a revoked key stays so: it may be in wrong hands"}
+		}
+		k.State, k.Until = state, until
+		return updateKey(ctx, tx, src.ID, k)
+	})
+}
+
+// revokeFetched revokes a key that the source's URL had when it was last fetched.
+func (s *Service) revokeFetched(ctx context.Context, tx pgx.Tx, src *Source, kid string, state jwt.State) error {
+	if state != jwt.Revoked {
+		return &InvalidError{"state", "this source's keys are at " + src.JWKSURL + ": only revoking overrules that"}
+	}
+	if src.key(kid) != nil {
+		return nil // it is
+	}
+	document, err := dbgen.New().JWKSDocument(ctx, tx, dbgen.JWKSDocumentParams{SourceID: src.ID, Url: src.JWKSURL})
+	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+		return err
+	}
+	var keys []jwt.Key
+	if document != nil {
+		if keys, err = jwt.ParseKeys(document); err != nil {
+			return err
+		}
+	}
+	i := slices.IndexFunc(keys, func(k jwt.Key) bool { return k.ID() == kid || k.Thumbprint() == kid })
+	if i < 0 {
+		return fmt.Errorf("%w: %s has no key %.260q", errNoSuch, src.JWKSURL, kid)
+	}
+	return insertKey(ctx, tx, src.ID, &SourceKey{ID: keys[i].ID(), Public: keys[i].JWK(), State: jwt.Revoked})
+}
+
+// RotateKey gives an LNURL source a new key to sign tokens with. The old one verifies until the last token that it
+// signed has ended or, revoked, no more: then all wallets log in anew. It fails with [ErrNoActor], [ErrNotFound]
+// or an [*InvalidError].
+func (s *Service) RotateKey(ctx context.Context, actor Actor, slug, source string, revoke bool) (*Tenant, error) {
+	return s.changeTenant(ctx, actor, "key.rotate", slug, func(tx pgx.Tx, t *Tenant) error {
+		src := named(t.Sources, source)
+		switch {
+		case src == nil:
+			return noSource(source)
+		case src.Kind != LNURL:
+			return &InvalidError{"source", "only the platform's own keys are rotated, those of LNURL sources: of others, add and retire them"}
+		case s.cfg.MasterKey == nil:
+			return &InvalidError{"source", "needs the master key: name its file"}
+		}
+		var now time.Time
+		if err := tx.QueryRow(ctx, "SELECT now()").Scan(&now); err != nil {
+			return err
+		}
+		for i := range src.Keys {
+			k := &src.Keys[i]
+			switch {
+			case revoke && k.State != jwt.Revoked:
+				k.State, k.Until = jwt.Revoked, time.Time{}
+			case !revoke && k.State == jwt.Active:
+				// It still signs for a moment, and clocks differ.
+				k.State, k.Until = jwt.Retired, now.Add(keySettles+src.TokenLife+5*time.Minute)
+			default:
+				continue
+			}
+			if err := updateKey(ctx, tx, src.ID, k); err != nil {
+				return err
+			}
+		}
+		fresh := s.newSigningKey(t.ID)
+		return insertKey(ctx, tx, src.ID, &fresh)
+	})
+}
+
+// newSigningKey is a key to sign tokens with, sealed. It needs the master key.
+func (s *Service) newSigningKey(tenant uuid.UUID) SourceKey {
+	key := lnurl.NewSigningKey()
+	return SourceKey{
+		ID:     key.ID(),
+		Public: key.Public().JSON(),
+		Sealed: s.cfg.MasterKey.Seal(key.PKCS8(), signingContext(tenant, key.ID())),
+		State:  jwt.Active,
+	}
+}
+
+// Reseal seals every signing key under the master key that is first in its file, and says how many were not. It
+// fails as [masterkey.Key.Reseal] does.
+func (s *Service) Reseal(ctx context.Context, actor Actor) (resealed int, err error) {
+	if s.cfg.MasterKey == nil {
+		return 0, &InvalidError{"master_key", "name its file"}
+	}
+	all, err := s.List(ctx)
+	if err != nil {
+		return 0, err
+	}
+	for _, t := range all {
+		if t.source(LNURL) == nil && !slices.ContainsFunc(t.Removed, func(src Source) bool { return src.Kind == LNURL }) {
+			continue
+		}
+		_, err := s.changeTenant(ctx, actor, "key.reseal", t.Slug, func(tx pgx.Tx, t *Tenant) error {
+			for _, src := range slices.Concat(t.Sources, t.Removed) {
+				for i := range src.Keys {
+					k := &src.Keys[i]
+					if k.Sealed == nil {
+						continue
+					}
+					sealed, err := s.cfg.MasterKey.Reseal(k.Sealed, signingContext(t.ID, k.ID))
+					if err != nil {
+						return fmt.Errorf("the signing key %s of tenant %s: %w", k.ID, t.Slug, err)
+					}
+					if slices.Equal(sealed, k.Sealed) {
+						continue
+					}
+					k.Sealed = sealed
+					if err := updateKey(ctx, tx, src.ID, k); err != nil {
+						return err
+					}
+					resealed++
+				}
+			}
+			return nil
+		})
+		if err != nil {
+			return resealed, err
+		}
+	}
+	return resealed, nil
+}
+
+func insertKey(ctx context.Context, tx pgx.Tx, source uuid.UUID, k *SourceKey) error {
+	return dbgen.New().InsertSourceKey(ctx, tx, dbgen.InsertSourceKeyParams{
+		SourceID: source, Kid: k.ID, Public: string(k.Public), Sealed: k.Sealed, State: string(k.State),
+	})
+}
+
+func updateKey(ctx context.Context, tx pgx.Tx, source uuid.UUID, k *SourceKey) error {
+	p := dbgen.UpdateSourceKeyParams{SourceID: source, Kid: k.ID, State: string(k.State), Sealed: k.Sealed}
+	if k.State == jwt.Retired {
+		p.RetiresAt = &k.Until
+	}
+	return dbgen.New().UpdateSourceKey(ctx, tx, p)
+}

@@ -1,0 +1,278 @@
+package tenants
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"net/netip"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/vss-cloud/vss-cloud/db/dbgen"
+	"github.com/vss-cloud/vss-cloud/storage"
+	"github.com/vss-cloud/vss-cloud/tenants/jwt"
+	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
+	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
+)
+
+// LoginPath is that of a tenant's auth URL on its own host (CONTRACT section 4.3), and KeysPath that of the keys
+// by which others can verify its tokens. On the host that tenants share, both follow /t/{slug}.
+const (
+	LoginPath = "/lnurl/auth"
+	KeysPath  = "/lnurl/jwks.json"
+)
+
+// keySettles is how long after its creation a key begins to sign, where there is an older one: by then every
+// instance knows it.
+const keySettles = 10 * time.Second
+
+// LoginsConfig says how [Logins] work.
+type LoginsConfig struct {
+	Pool *pgxpool.Pool
+
+	// MasterKey opens the keys that tokens are signed with. Nil: nobody can log in.
+	MasterKey *masterkey.Key
+
+	// SharedURL is the scheme and the host of the auth URLs of sources without a host of their own, as
+	// "http://localhost:8080", for development: on a host that tenants share, they share linking keys too.
+	// Empty: there are none.
+	SharedURL string
+
+	Now func() time.Time // nil: time.Now
+	Log *slog.Logger     // nil: slog.Default()
+}
+
+// Logins are LNURL-auth for the tenants that have it: what [lnurl.Handler] needs to know of them. It is safe for
+// concurrent use.
+type Logins struct {
+	cfg        LoginsConfig
+	auth       *Authenticator
+	shared     *url.URL          // nil: none
+	challenges *lnurl.Challenger // nil: no master key
+	opened     sync.Map          // signing keys by kid
+}
+
+// ErrNoMasterKey: there are tenants with LNURL-auth, and nothing to open their signing keys with.
+var ErrNoMasterKey = errors.New("tenants use LNURL-auth, and there is no master key file to open their signing keys with: name it with --master-key-file (VSS_MASTER_KEY_FILE)")
+
+// NewLogins makes logins whose gate, limits and counts are the authenticator's. It fails for a shared URL that
+// is none.
+func NewLogins(auth *Authenticator, cfg LoginsConfig) (*Logins, error) {
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	l := &Logins{cfg: cfg, auth: auth}
+	if cfg.SharedURL != "" {
+		u, err := url.Parse(cfg.SharedURL)
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Host != lower(u.Host) ||
+			strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
+			return nil, fmt.Errorf("shared LNURL %q is not a scheme and a host in lower case, as https://vss.example.com", cfg.SharedURL)
+		}
+		l.shared = u
+	}
+	if cfg.MasterKey != nil {
+		var err error
+		l.challenges, err = lnurl.NewChallenger(lnurl.ChallengerConfig{
+			Keys: cfg.MasterKey.DeriveAll("lnurl challenge"),
+			Now:  cfg.Now,
+		})
+		if err != nil {
+			return nil, err
+		}
+	}
+	return l, nil
+}
+
+// Run forgets challenges that have long expired, until the context ends.
+func (l *Logins) Run(ctx context.Context) {
+	ticker := time.NewTicker(10 * time.Minute)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		limited, cancel := context.WithTimeout(ctx, 10*time.Second)
+		_, err := dbgen.New().ForgetChallenges(limited, l.cfg.Pool)
+		cancel()
+		if err != nil && ctx.Err() == nil {
+			l.cfg.Log.Warn("old LNURL challenges were not removed", "error", err)
+		}
+	}
+}
+
+// Check opens every signing key of these tenants. It fails with [ErrNoMasterKey], or says which cannot be opened
+// and why: an instance that cannot sign must not begin to serve.
+func (l *Logins) Check(all []*Tenant) error {
+	for _, t := range all {
+		src := t.source(LNURL)
+		if src == nil {
+			continue
+		}
+		if l.cfg.MasterKey == nil {
+			return ErrNoMasterKey
+		}
+		for i := range src.Keys {
+			if _, err := l.open(t, &src.Keys[i]); err != nil {
+				return fmt.Errorf("the signing key %s of tenant %s: %w: is this the right master key file?", src.Keys[i].ID, t.Slug, err)
+			}
+		}
+	}
+	return nil
+}
+
+// Challenges makes and checks k1; nil where there is no master key, and [Logins.Site] fails.
+func (l *Logins) Challenges() *lnurl.Challenger { return l.challenges }
+
+// The texts of these are shown to wallets.
+const (
+	reasonNoLogin  = "this tenant has no LNURL-auth"
+	reasonNoShared = "this tenant has no host of its own for LNURL-auth"
+)
+
+// Site is the tenant's auth URL. A request that is refused before it is looked at fails with an [*lnurl.Error].
+func (l *Logins) Site(tenant *Tenant, header http.Header, from netip.Addr) (*lnurl.Site, error) {
+	if err := l.admit(tenant, header, from); err != nil {
+		return nil, err
+	}
+	src := tenant.source(LNURL)
+	if src == nil {
+		return nil, &lnurl.Error{Reason: reasonNoLogin}
+	}
+	if l.cfg.MasterKey == nil {
+		return nil, ErrNoMasterKey
+	}
+	key, err := l.signer(tenant, src)
+	if err != nil {
+		return nil, err
+	}
+	site := &lnurl.Site{
+		Tenant: tenant.ID, Scheme: "https", Host: src.Host, Path: LoginPath,
+		Key: key, Issuer: *src.Rules.Issuer, Life: src.TokenLife,
+	}
+	if src.Host == "" {
+		if l.shared == nil {
+			return nil, &lnurl.Error{Reason: reasonNoShared}
+		}
+		site.Scheme, site.Host, site.Path = l.shared.Scheme, l.shared.Host, "/t/"+tenant.Slug+LoginPath
+	}
+	return site, nil
+}
+
+// admit is what the four calls ask too.
+func (l *Logins) admit(tenant *Tenant, header http.Header, from netip.Addr) error {
+	if err := tenant.Refuses(false); err != nil {
+		return &lnurl.Error{Reason: err.Error()}
+	}
+	now := l.cfg.Now()
+	if err := l.auth.gate(tenant, header, now); err != nil {
+		return &lnurl.Error{Reason: err.Error()}
+	}
+	if l.auth.suspects.suspect(from, now) && !l.auth.suspects.spend(500*time.Microsecond, now) {
+		return &lnurl.Error{Reason: ErrSuspect.Error()}
+	}
+	return nil
+}
+
+// Refused counts a refused login, for people and for the limits of its address. The tenant is nil where there is
+// none.
+func (l *Logins) Refused(tenant *Tenant, refusal *lnurl.Error, from netip.Addr) {
+	now := l.cfg.Now()
+	l.auth.suspects.failed(from, now)
+	if tenant == nil {
+		return
+	}
+	source := ""
+	if src := tenant.source(LNURL); src != nil {
+		source = src.Name
+	}
+	l.auth.failures.count(tenant.ID, source, refusal.Reason, now)
+}
+
+// Owner is the wallet whose key has logged in.
+func (l *Logins) Owner(tenant *Tenant, subject string) storage.Owner {
+	return Caller{tenant, tenant.source(LNURL), subject}.Owner()
+}
+
+// Use implements lnurl.Used.
+func (l *Logins) Use(ctx context.Context, k1 lnurl.K1, expires time.Time) (bool, error) {
+	n, err := dbgen.New().UseChallenge(ctx, l.cfg.Pool, dbgen.UseChallengeParams{K1: k1[:], ExpiresAt: expires})
+	return n == 1, err
+}
+
+// signer is the key that signs now: the newest that every instance knows, or else the oldest that there is. One
+// that was just retired still signs until its successor does.
+func (l *Logins) signer(t *Tenant, src *Source) (*lnurl.SigningKey, error) {
+	now := l.cfg.Now()
+	var best *SourceKey
+	for i := range src.Keys { // newest first
+		k := &src.Keys[i]
+		if k.State == jwt.Revoked || k.State == jwt.Standby || k.Sealed == nil {
+			continue
+		}
+		best = k
+		if now.Sub(k.CreatedAt) >= keySettles {
+			break
+		}
+	}
+	if best == nil {
+		return nil, errors.New("the tenant has no key to sign tokens with")
+	}
+	return l.open(t, best)
+}
+
+func (l *Logins) open(t *Tenant, k *SourceKey) (*lnurl.SigningKey, error) {
+	if key, ok := l.opened.Load(k.ID); ok {
+		return key.(*lnurl.SigningKey), nil
+	}
+	der, err := l.cfg.MasterKey.Open(k.Sealed, signingContext(t.ID, k.ID))
+	if err != nil {
+		return nil, err
+	}
+	key, err := lnurl.ParseSigningKey(der)
+	if err != nil {
+		return nil, err
+	}
+	if key.ID() != k.ID {
+		return nil, masterkey.ErrDamaged
+	}
+	l.opened.Store(k.ID, key)
+	return key, nil
+}
+
+// signingContext binds a sealed signing key to its place.
+func signingContext(tenant uuid.UUID, kid string) []byte {
+	return masterkey.Context("lnurl signing key", tenant.String(), kid)
+}
+
+// Keys are the public keys of the tenant's tokens, as a JWKS: those that verify, and those that are to. It fails
+// with [ErrNotFound] for a tenant without LNURL-auth.
+func (l *Logins) Keys(tenant *Tenant) ([]byte, error) {
+	src := tenant.source(LNURL)
+	if src == nil {
+		return nil, ErrNotFound
+	}
+	now := l.cfg.Now()
+	set := []byte(`{"keys":[`)
+	for _, k := range src.Keys {
+		if k.State == jwt.Revoked || k.State == jwt.Retired && !now.Before(k.Until) {
+			continue
+		}
+		if set[len(set)-1] == '}' {
+			set = append(set, ',')
+		}
+		set = append(set, k.Public...)
+	}
+	return append(set, "]}"...), nil
+}
