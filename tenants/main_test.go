@@ -75,16 +75,34 @@ func run(t *testing.T, d *Directory) {
 	t.Cleanup(func() { cancel(); <-done })
 }
 
+// create makes a tenant with these domains, for which an operator vouches.
 func (p *platform) create(t *testing.T, slug string, domains ...string) *Tenant {
 	t.Helper()
 	tenant, err := p.service.Create(t.Context(), root, NewTenant{Slug: slug, Name: "Tenant " + slug})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(domains) > 0 {
-		tenant = p.set(t, slug, Change{AddDomains: domains})
+	for _, domain := range domains {
+		tenant = p.addDomain(t, slug, domain)
 	}
 	return tenant
+}
+
+func (p *platform) addDomain(t *testing.T, slug, domain string) *Tenant {
+	t.Helper()
+	return done(t)(p.service.AddDomain(t.Context(), root, slug, domain, true))
+}
+
+// done is the tenant after a change that must succeed.
+func done(t *testing.T) func(*Tenant, error) *Tenant {
+	t.Helper()
+	return func(tenant *Tenant, err error) *Tenant {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tenant
+	}
 }
 
 func (p *platform) set(t *testing.T, slug string, c Change) *Tenant {
