@@ -33,8 +33,8 @@ func TestADomainIsAHostNameOfTheTenantsOwn(t *testing.T) {
 		"a." + strings.Repeat("b", 63): "a." + strings.Repeat("b", 63),
 
 		// International names, by UTS 46.
-		"bücher.example":   "xn--bcher-kva.example",
-		"BÜCHER.Example.":  "xn--bcher-kva.example",
+		"bücher.example":  "xn--bcher-kva.example",
+		"BÜCHER.Example.": "xn--bcher-kva.example",
 		"\u212aelvin.com": "kelvin.com", // the Kelvin sign
 	} {
 		if got, err := normalDomain(given); err != nil || got != want {

@@ -286,7 +286,7 @@ func TestATimeOutsideTheWindowCostsNoCurveArithmetic(t *testing.T) {
 		t.Error("the signature was verified")
 		return true
 	})
-	_, err := a.Authenticate(context.Background(), signingTenant(MaxSignatureWindow), with(keyOne + sigOne + vectorTime), netip.Addr{})
+	_, err := a.Authenticate(context.Background(), signingTenant(MaxSignatureWindow), with(keyOne+sigOne+vectorTime), netip.Addr{})
 	wantAuthError(t, err, reasonWindow)
 }
 
@@ -309,7 +309,7 @@ func TestASignatureIsRefusedByATenantWithoutASourceForIt(t *testing.T) {
 	t.Parallel()
 	a := authenticatorAt(time.Unix(vectorSeconds, 0), verifyECDSA)
 	for _, sources := range [][]Source{nil, {{Name: "lnurl", Kind: LNURL, Namespace: "sig", Window: time.Hour, Rules: loginRules(uuid.New())}}} {
-		_, err := a.Authenticate(context.Background(), prepared(sources...), with(keyOne + sigOne + vectorTime), netip.Addr{})
+		_, err := a.Authenticate(context.Background(), prepared(sources...), with(keyOne+sigOne+vectorTime), netip.Addr{})
 		wantAuthError(t, err, reasonNoSource)
 	}
 }
