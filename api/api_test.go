@@ -665,11 +665,11 @@ func (f fake) Get(ctx context.Context, ks storage.Keyspace, key string, admit st
 	return f.get(ctx, ks, key, admit)
 }
 
-func (f fake) Put(ctx context.Context, ks storage.Keyspace, batch storage.Batch) error {
+func (f fake) Put(ctx context.Context, ks storage.Keyspace, batch storage.Batch, _ storage.Limits) (storage.Written, error) {
 	if f.put == nil {
-		return nil
+		return storage.Written{}, nil
 	}
-	return f.put(ctx, ks, batch)
+	return storage.Written{}, f.put(ctx, ks, batch)
 }
 
 func (f fake) Delete(ctx context.Context, ks storage.Keyspace, item storage.KeyVersion) error {

@@ -125,7 +125,8 @@ func (s *Server) putObjects() http.HandlerFunc {
 		for i, item := range req.GetDeleteItems() {
 			batch.Deletes[i] = storage.KeyVersion{Key: item.GetKey(), Version: item.GetVersion()}
 		}
-		return &vsspb.PutObjectResponse{}, s.cfg.Store.Put(ctx, sc.keyspace, batch)
+		_, err := s.cfg.Store.Put(ctx, sc.keyspace, batch, storage.Limits{})
+		return &vsspb.PutObjectResponse{}, err
 	})
 }
 

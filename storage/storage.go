@@ -6,6 +6,7 @@ package storage
 import (
 	"context"
 	"errors"
+	"fmt"
 	"time"
 )
 
@@ -47,6 +48,33 @@ type Batch struct {
 	Deletes []KeyVersion
 }
 
+// Limits are what a put has to stay within (CONTRACT section 5). Those of its store are compared with exact
+// counts, in the put's own transaction. A put that does not grow its store is refused for none of them. The zero
+// value limits nothing.
+type Limits struct {
+	Objects Ceiling // of the store
+	Bytes   Ceiling // of the store, of keys and values
+	Value   int64   // the largest value that is new or grows, in bytes; 0: no limit
+	Stores  int64   // of the wallet, hard; 0: no limit. Of several first writes at once each may be the last
+
+	// Enrol is asked, before anything is written, whether a wallet may be that has never written. An error is
+	// returned as it is. Nil allows it.
+	Enrol func() error
+}
+
+// Ceiling is a limit with a reserve: a store that begins has to stay at or below Hard, one that exists at or
+// below Last. The zero Ceiling is no limit.
+type Ceiling struct{ Hard, Last int64 }
+
+// Written is what a put has done.
+type Written struct {
+	// Objects and Bytes are what the store has then. Both are negative where the put was found to be done only
+	// after its answer was lost.
+	Objects, Bytes int64
+
+	NewWallet bool // it was the wallet's first
+}
+
 // ListRequest asks for one page of keys.
 type ListRequest struct {
 	Prefix   string // literal, byte for byte; empty: all keys
@@ -84,11 +112,12 @@ type Store interface {
 	Get(ctx context.Context, ks Keyspace, key string, admit Admit) (Object, error)
 
 	// Put applies the batch. ErrConflict: some version did not match and nothing was changed.
-	// ErrAmbiguous: the answer to the commit was lost and could not be settled.
-	Put(ctx context.Context, ks Keyspace, batch Batch) error
+	// ErrAmbiguous: the answer to the commit was lost and could not be settled. ErrBlocked and
+	// [*ExceededError]: the wallet or its store may not, and nothing was changed.
+	Put(ctx context.Context, ks Keyspace, batch Batch, limits Limits) (Written, error)
 
 	// Delete removes the object if it exists at this version (or at any, for [Unconditional]), and is
-	// content if it does not. It fails as Put does, but for ErrConflict.
+	// content if it does not. It fails as Put does, but for ErrConflict and ExceededError.
 	Delete(ctx context.Context, ks Keyspace, item KeyVersion) error
 
 	// List returns a page of keys, newest created first; an update does not move a key. The order is
@@ -109,6 +138,9 @@ var (
 	// ErrTooLate: the deadline passed first, or the caller left. A write had no effect and will have none.
 	ErrTooLate = errors.New("out of time")
 
+	// ErrBlocked: the wallet is blocked, which is for reads to ignore.
+	ErrBlocked = errors.New("this wallet is blocked: it can read and not write")
+
 	// ErrUnavailable: the database could not be asked or refused to work. A write had no effect and will
 	// have none; trying again later may help.
 	ErrUnavailable = errors.New("storage unavailable")
@@ -117,6 +149,18 @@ var (
 	// as refused, and not be run again on the caller's behalf.
 	ErrAmbiguous = errors.New("outcome of the write is unknown")
 )
+
+// ExceededError is a put that would grow its store, or begin one, beyond its [Limits]. Its text is meant for the
+// caller.
+type ExceededError struct {
+	Limit   string // as in quota.Names
+	Used    int64  // how much there would be
+	Allowed int64
+}
+
+func (e *ExceededError) Error() string {
+	return fmt.Sprintf("storage quota %s: the write would make it %d, allowed are %d", e.Limit, e.Used, e.Allowed)
+}
 
 // InvalidError is input that no state of the store would accept. Its text is meant for the caller.
 type InvalidError struct{ Reason string }

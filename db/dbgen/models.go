@@ -116,6 +116,7 @@ type Store struct {
 	CreatedAt     time.Time
 	LastWrittenAt time.Time
 	StoreID       string
+	Blocked       bool
 }
 
 type Tenant struct {
@@ -135,4 +136,5 @@ type Wallet struct {
 	Namespace  string
 	Subject    string
 	EnrolledAt time.Time
+	Blocked    bool
 }

@@ -58,15 +58,21 @@ WITH locked AS MATERIALIZED (
            unnest($1::uuid[]) AS store,
            unnest($2::uuid[]) AS write_id,
            unnest($3::bigint[]) AS global_version,
-           unnest($4::timestamptz[]) AS not_after
+           unnest($4::timestamptz[]) AS not_after,
+           unnest($5::bigint[]) AS hard_objects,
+           unnest($6::bigint[]) AS last_objects,
+           unnest($7::bigint[]) AS hard_bytes,
+           unnest($8::bigint[]) AS last_bytes,
+           unnest($9::bigint[]) AS largest_value
 ), item AS MATERIALIZED (
-    SELECT generate_subscripts($5::text[], 1) AS i,
-           unnest($6::int[]) AS n,
-           unnest($5::text[]) AS key,
-           unnest($7::bigint[]) AS expected,
-           unnest($8::bool[]) AS deletes
+    SELECT generate_subscripts($10::text[], 1) AS i,
+           unnest($11::int[]) AS n,
+           unnest($10::text[]) AS key,
+           unnest($12::bigint[]) AS expected,
+           unnest($13::bool[]) AS deletes
 ), current AS MATERIALIZED (
-    SELECT item.i, item.n, item.key, item.expected, item.deletes, write.store, o.version, o.size
+    SELECT item.i, item.n, item.key, item.expected, item.deletes, write.store, o.version, o.size,
+           octet_length(($14::bytea[])[item.i]) AS new_size
       FROM item
       JOIN write ON write.n = item.n
       JOIN locked ON locked.store = write.store
@@ -77,23 +83,39 @@ WITH locked AS MATERIALIZED (
                    OR c.expected <> -1 AND c.expected <> coalesce(c.version, 0)) AS conflict,
            count(*) FILTER (WHERE NOT c.deletes AND c.version IS NULL) AS created,
            count(*) FILTER (WHERE c.deletes) AS deleted,
-           sum(CASE WHEN c.deletes THEN 0 ELSE octet_length(c.key) + octet_length(($9::bytea[])[c.i]) END
-               - CASE WHEN c.version IS NULL THEN 0 ELSE octet_length(c.key) + c.size END)::bigint AS growth
+           sum(CASE WHEN c.deletes THEN 0 ELSE octet_length(c.key) + c.new_size END
+               - CASE WHEN c.version IS NULL THEN 0 ELSE octet_length(c.key) + c.size END)::bigint AS growth,
+           max(c.new_size) FILTER (WHERE NOT c.deletes AND c.new_size > coalesce(c.size, 0)) AS largest
       FROM current c GROUP BY c.n
+), after AS MATERIALIZED (
+    SELECT write.n, s.revision = 0 AS fresh,
+           s.objects + coalesce(sums.created - sums.deleted, 0) AS objects, coalesce(sums.created - sums.deleted, 0) > 0 AS more,
+           s.bytes + coalesce(sums.growth, 0) AS bytes, coalesce(sums.growth, 0) > 0 AS larger, coalesce(sums.largest, 0) AS largest,
+           CASE WHEN s.revision = 0 THEN write.hard_objects ELSE write.last_objects END AS most_objects,
+           CASE WHEN s.revision = 0 THEN write.hard_bytes ELSE write.last_bytes END AS most_bytes
+      FROM write
+      JOIN locked ON locked.store = write.store
+      JOIN stores s ON s.store = locked.store
+      LEFT JOIN sums ON sums.n = write.n
 ), verdict AS MATERIALIZED (
     SELECT write.n, write.store, write.write_id, write.global_version, s.next_position,
-           coalesce(sums.created, 0) AS created, coalesce(sums.deleted, 0) AS deleted, coalesce(sums.growth, 0) AS growth,
+           coalesce(sums.created, 0) AS created, after.objects, after.bytes, after.largest,
            CASE WHEN locked.store IS NULL
                 THEN CASE WHEN EXISTS (SELECT FROM stores e WHERE e.store = write.store) THEN 'busy' ELSE 'absent' END
                 WHEN clock_timestamp() > write.not_after THEN 'late'
+                WHEN s.blocked THEN 'blocked'
                 WHEN write.global_version <> -1 AND write.global_version <> s.global_version THEN 'conflict'
                 WHEN sums.conflict THEN 'conflict'
+                WHEN after.more AND after.objects > after.most_objects THEN 'objects'
+                WHEN after.larger AND after.bytes > after.most_bytes THEN 'bytes'
+                WHEN after.larger AND after.largest > write.largest_value THEN 'value'
                 ELSE 'ok'
            END AS outcome
       FROM write
       LEFT JOIN locked ON locked.store = write.store
       LEFT JOIN stores s ON s.store = locked.store
       LEFT JOIN sums ON sums.n = write.n
+      LEFT JOIN after ON after.n = write.n
 ), removed AS (
     DELETE FROM objects o
      USING current c JOIN verdict v ON v.n = c.n
@@ -103,7 +125,7 @@ WITH locked AS MATERIALIZED (
     SELECT c.store, c.key,
            CASE WHEN c.expected = -1 THEN 1 ELSE c.expected + 1 END,
            v.next_position + count(*) FILTER (WHERE c.version IS NULL) OVER (PARTITION BY c.n ORDER BY c.i),
-           ($9::bytea[])[c.i]
+           ($14::bytea[])[c.i]
       FROM current c JOIN verdict v ON v.n = c.n
      WHERE v.outcome = 'ok' AND NOT c.deletes
     ON CONFLICT (store, key) DO UPDATE
@@ -116,13 +138,15 @@ WITH locked AS MATERIALIZED (
            revision = s.revision + 1,
            last_write = v.write_id,
            next_position = s.next_position + v.created,
-           objects = s.objects + v.created - v.deleted,
-           bytes = s.bytes + v.growth,
+           objects = v.objects,
+           bytes = v.bytes,
            last_written_at = now()
       FROM verdict v
      WHERE v.outcome = 'ok' AND s.store = v.store
 )
-SELECT n::int AS n, outcome::text AS outcome, clock_timestamp()::timestamptz AS now FROM verdict
+SELECT n::int AS n, outcome::text AS outcome, clock_timestamp()::timestamptz AS now,
+       coalesce(objects, 0)::bigint AS objects, coalesce(bytes, 0)::bigint AS bytes, coalesce(largest, 0)::bigint AS largest
+  FROM verdict
 `
 
 type ApplyWritesParams struct {
@@ -130,6 +154,11 @@ type ApplyWritesParams struct {
 	WriteIds       []uuid.UUID
 	GlobalVersions []int64
 	NotAfter       []time.Time
+	HardObjects    []int64
+	LastObjects    []int64
+	HardBytes      []int64
+	LastBytes      []int64
+	LargestValues  []int64
 	Keys           []string
 	ItemWrites     []int32
 	Versions       []int64
@@ -141,6 +170,9 @@ type ApplyWritesRow struct {
 	N       int32
 	Outcome string
 	Now     time.Time
+	Objects int64
+	Bytes   int64
+	Largest int64
 }
 
 // Decides and applies writes, at most one a store, and answers an outcome for each by its ordinal n:
@@ -148,12 +180,18 @@ type ApplyWritesRow struct {
 //	ok        applied
 //	conflict  a version did not match, or an item to delete is missing; nothing changed
 //	late      the database's clock is past not_after; nothing changed
+//	blocked   the wallet does not write; nothing changed
+//	objects   the store would have more of them than it may, and more than before; nothing changed
+//	bytes     likewise
+//	value     a value would be larger than it may, and than before; nothing changed
 //	busy      another transaction holds the store's row; nothing changed, to be tried alone
 //	absent    the store has never been written; nothing changed, to be tried alone
 //
 // Snapshot: begins after LockStores has ended, so for the stores in vss.locked it holds all that was ever
 // committed: every writer of a store holds its row lock to the end of its transaction. It must never lock
 // a row itself: after a wait, only that row would be fresh.
+// Ceilings (CONTRACT section 5): a store that was just created has to stay below the hard lines, any other below
+// the last ones. The counts on the store's row are exact. What does not grow the store is not refused.
 // Plan: nested loops from the parameters into the primary keys of stores and objects; values are taken
 // from the array at the insert alone, by subscript, and never pass through a CTE's tuple store.
 func (q *Queries) ApplyWrites(ctx context.Context, db DBTX, arg ApplyWritesParams) ([]ApplyWritesRow, error) {
@@ -162,6 +200,11 @@ func (q *Queries) ApplyWrites(ctx context.Context, db DBTX, arg ApplyWritesParam
 		arg.WriteIds,
 		arg.GlobalVersions,
 		arg.NotAfter,
+		arg.HardObjects,
+		arg.LastObjects,
+		arg.HardBytes,
+		arg.LastBytes,
+		arg.LargestValues,
 		arg.Keys,
 		arg.ItemWrites,
 		arg.Versions,
@@ -175,7 +218,14 @@ func (q *Queries) ApplyWrites(ctx context.Context, db DBTX, arg ApplyWritesParam
 	var items []ApplyWritesRow
 	for rows.Next() {
 		var i ApplyWritesRow
-		if err := rows.Scan(&i.N, &i.Outcome, &i.Now); err != nil {
+		if err := rows.Scan(
+			&i.N,
+			&i.Outcome,
+			&i.Now,
+			&i.Objects,
+			&i.Bytes,
+			&i.Largest,
+		); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -210,24 +260,26 @@ func (q *Queries) BoundTransaction(ctx context.Context, db DBTX, arg BoundTransa
 }
 
 const CreateStore = `-- name: CreateStore :exec
-INSERT INTO stores (store, wallet, store_id)
-VALUES ($1, $2, $3)
+INSERT INTO stores (store, wallet, store_id, blocked)
+SELECT $1, w.wallet, $2, w.blocked
+  FROM wallets w WHERE w.wallet = $3 FOR SHARE
 ON CONFLICT DO NOTHING
 `
 
 type CreateStoreParams struct {
 	Store   uuid.UUID
-	Wallet  uuid.UUID
 	StoreID string
+	Wallet  uuid.UUID
 }
 
-// The first write of a store; waits as EnrolWallet does.
+// The first write of a store; waits as EnrolWallet does. The lock on the wallet's row keeps a block of the wallet
+// from missing the store.
 func (q *Queries) CreateStore(ctx context.Context, db DBTX, arg CreateStoreParams) error {
-	_, err := db.Exec(ctx, CreateStore, arg.Store, arg.Wallet, arg.StoreID)
+	_, err := db.Exec(ctx, CreateStore, arg.Store, arg.StoreID, arg.Wallet)
 	return err
 }
 
-const EnrolWallet = `-- name: EnrolWallet :exec
+const EnrolWallet = `-- name: EnrolWallet :execrows
 INSERT INTO wallets (wallet, tenant_id, namespace, subject)
 VALUES ($1, $2, $3, $4)
 ON CONFLICT DO NOTHING
@@ -242,14 +294,17 @@ type EnrolWalletParams struct {
 
 // The first write of a wallet. Waits for another transaction that inserts the same wallet right now, and
 // then does nothing. Wallets are inserted before stores, one of each a transaction: no cycle.
-func (q *Queries) EnrolWallet(ctx context.Context, db DBTX, arg EnrolWalletParams) error {
-	_, err := db.Exec(ctx, EnrolWallet,
+func (q *Queries) EnrolWallet(ctx context.Context, db DBTX, arg EnrolWalletParams) (int64, error) {
+	result, err := db.Exec(ctx, EnrolWallet,
 		arg.Wallet,
 		arg.TenantID,
 		arg.Namespace,
 		arg.Subject,
 	)
-	return err
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const GetGlobalVersion = `-- name: GetGlobalVersion :one
@@ -441,4 +496,23 @@ SELECT set_config('vss.locked', coalesce(string_agg(l.store::text, ','), ''), tr
 func (q *Queries) LockStores(ctx context.Context, db DBTX, stores []uuid.UUID) error {
 	_, err := db.Exec(ctx, LockStores, stores)
 	return err
+}
+
+const Standing = `-- name: Standing :one
+SELECT EXISTS (SELECT FROM wallets w WHERE w.wallet = $1)::bool AS known,
+       (SELECT count(*) FROM stores s WHERE s.wallet = $1)::bigint AS stores
+`
+
+type StandingRow struct {
+	Known  bool
+	Stores int64
+}
+
+// What there is of a wallet that is about to write to a store for the first time. One snapshot, no locks: of
+// several first writes at once none sees the others.
+func (q *Queries) Standing(ctx context.Context, db DBTX, wallet uuid.UUID) (StandingRow, error) {
+	row := db.QueryRow(ctx, Standing, wallet)
+	var i StandingRow
+	err := row.Scan(&i.Known, &i.Stores)
+	return i, err
 }

@@ -67,11 +67,17 @@ SELECT set_config('vss.locked', coalesce(string_agg(l.store::text, ','), ''), tr
 --   ok        applied
 --   conflict  a version did not match, or an item to delete is missing; nothing changed
 --   late      the database's clock is past not_after; nothing changed
+--   blocked   the wallet does not write; nothing changed
+--   objects   the store would have more of them than it may, and more than before; nothing changed
+--   bytes     likewise
+--   value     a value would be larger than it may, and than before; nothing changed
 --   busy      another transaction holds the store's row; nothing changed, to be tried alone
 --   absent    the store has never been written; nothing changed, to be tried alone
 -- Snapshot: begins after LockStores has ended, so for the stores in vss.locked it holds all that was ever
 -- committed: every writer of a store holds its row lock to the end of its transaction. It must never lock
 -- a row itself: after a wait, only that row would be fresh.
+-- Ceilings (CONTRACT section 5): a store that was just created has to stay below the hard lines, any other below
+-- the last ones. The counts on the store's row are exact. What does not grow the store is not refused.
 -- Plan: nested loops from the parameters into the primary keys of stores and objects; values are taken
 -- from the array at the insert alone, by subscript, and never pass through a CTE's tuple store.
 WITH locked AS MATERIALIZED (
@@ -81,7 +87,12 @@ WITH locked AS MATERIALIZED (
            unnest(@stores::uuid[]) AS store,
            unnest(@write_ids::uuid[]) AS write_id,
            unnest(@global_versions::bigint[]) AS global_version,
-           unnest(@not_after::timestamptz[]) AS not_after
+           unnest(@not_after::timestamptz[]) AS not_after,
+           unnest(@hard_objects::bigint[]) AS hard_objects,
+           unnest(@last_objects::bigint[]) AS last_objects,
+           unnest(@hard_bytes::bigint[]) AS hard_bytes,
+           unnest(@last_bytes::bigint[]) AS last_bytes,
+           unnest(@largest_values::bigint[]) AS largest_value
 ), item AS MATERIALIZED (
     SELECT generate_subscripts(@keys::text[], 1) AS i,
            unnest(@item_writes::int[]) AS n,
@@ -89,7 +100,8 @@ WITH locked AS MATERIALIZED (
            unnest(@versions::bigint[]) AS expected,
            unnest(@deletes::bool[]) AS deletes
 ), current AS MATERIALIZED (
-    SELECT item.i, item.n, item.key, item.expected, item.deletes, write.store, o.version, o.size
+    SELECT item.i, item.n, item.key, item.expected, item.deletes, write.store, o.version, o.size,
+           octet_length((@values::bytea[])[item.i]) AS new_size
       FROM item
       JOIN write ON write.n = item.n
       JOIN locked ON locked.store = write.store
@@ -100,23 +112,39 @@ WITH locked AS MATERIALIZED (
                    OR c.expected <> -1 AND c.expected <> coalesce(c.version, 0)) AS conflict,
            count(*) FILTER (WHERE NOT c.deletes AND c.version IS NULL) AS created,
            count(*) FILTER (WHERE c.deletes) AS deleted,
-           sum(CASE WHEN c.deletes THEN 0 ELSE octet_length(c.key) + octet_length((@values::bytea[])[c.i]) END
-               - CASE WHEN c.version IS NULL THEN 0 ELSE octet_length(c.key) + c.size END)::bigint AS growth
+           sum(CASE WHEN c.deletes THEN 0 ELSE octet_length(c.key) + c.new_size END
+               - CASE WHEN c.version IS NULL THEN 0 ELSE octet_length(c.key) + c.size END)::bigint AS growth,
+           max(c.new_size) FILTER (WHERE NOT c.deletes AND c.new_size > coalesce(c.size, 0)) AS largest
       FROM current c GROUP BY c.n
+), after AS MATERIALIZED (
+    SELECT write.n, s.revision = 0 AS fresh,
+           s.objects + coalesce(sums.created - sums.deleted, 0) AS objects, coalesce(sums.created - sums.deleted, 0) > 0 AS more,
+           s.bytes + coalesce(sums.growth, 0) AS bytes, coalesce(sums.growth, 0) > 0 AS larger, coalesce(sums.largest, 0) AS largest,
+           CASE WHEN s.revision = 0 THEN write.hard_objects ELSE write.last_objects END AS most_objects,
+           CASE WHEN s.revision = 0 THEN write.hard_bytes ELSE write.last_bytes END AS most_bytes
+      FROM write
+      JOIN locked ON locked.store = write.store
+      JOIN stores s ON s.store = locked.store
+      LEFT JOIN sums ON sums.n = write.n
 ), verdict AS MATERIALIZED (
     SELECT write.n, write.store, write.write_id, write.global_version, s.next_position,
-           coalesce(sums.created, 0) AS created, coalesce(sums.deleted, 0) AS deleted, coalesce(sums.growth, 0) AS growth,
+           coalesce(sums.created, 0) AS created, after.objects, after.bytes, after.largest,
            CASE WHEN locked.store IS NULL
                 THEN CASE WHEN EXISTS (SELECT FROM stores e WHERE e.store = write.store) THEN 'busy' ELSE 'absent' END
                 WHEN clock_timestamp() > write.not_after THEN 'late'
+                WHEN s.blocked THEN 'blocked'
                 WHEN write.global_version <> -1 AND write.global_version <> s.global_version THEN 'conflict'
                 WHEN sums.conflict THEN 'conflict'
+                WHEN after.more AND after.objects > after.most_objects THEN 'objects'
+                WHEN after.larger AND after.bytes > after.most_bytes THEN 'bytes'
+                WHEN after.larger AND after.largest > write.largest_value THEN 'value'
                 ELSE 'ok'
            END AS outcome
       FROM write
       LEFT JOIN locked ON locked.store = write.store
       LEFT JOIN stores s ON s.store = locked.store
       LEFT JOIN sums ON sums.n = write.n
+      LEFT JOIN after ON after.n = write.n
 ), removed AS (
     DELETE FROM objects o
      USING current c JOIN verdict v ON v.n = c.n
@@ -139,15 +167,23 @@ WITH locked AS MATERIALIZED (
            revision = s.revision + 1,
            last_write = v.write_id,
            next_position = s.next_position + v.created,
-           objects = s.objects + v.created - v.deleted,
-           bytes = s.bytes + v.growth,
+           objects = v.objects,
+           bytes = v.bytes,
            last_written_at = now()
       FROM verdict v
      WHERE v.outcome = 'ok' AND s.store = v.store
 )
-SELECT n::int AS n, outcome::text AS outcome, clock_timestamp()::timestamptz AS now FROM verdict;
+SELECT n::int AS n, outcome::text AS outcome, clock_timestamp()::timestamptz AS now,
+       coalesce(objects, 0)::bigint AS objects, coalesce(bytes, 0)::bigint AS bytes, coalesce(largest, 0)::bigint AS largest
+  FROM verdict;
 
--- name: EnrolWallet :exec
+-- name: Standing :one
+-- What there is of a wallet that is about to write to a store for the first time. One snapshot, no locks: of
+-- several first writes at once none sees the others.
+SELECT EXISTS (SELECT FROM wallets w WHERE w.wallet = @wallet)::bool AS known,
+       (SELECT count(*) FROM stores s WHERE s.wallet = @wallet)::bigint AS stores;
+
+-- name: EnrolWallet :execrows
 -- The first write of a wallet. Waits for another transaction that inserts the same wallet right now, and
 -- then does nothing. Wallets are inserted before stores, one of each a transaction: no cycle.
 INSERT INTO wallets (wallet, tenant_id, namespace, subject)
@@ -155,9 +191,11 @@ VALUES (@wallet, @tenant_id, @namespace, @subject)
 ON CONFLICT DO NOTHING;
 
 -- name: CreateStore :exec
--- The first write of a store; waits as EnrolWallet does.
-INSERT INTO stores (store, wallet, store_id)
-VALUES (@store, @wallet, @store_id)
+-- The first write of a store; waits as EnrolWallet does. The lock on the wallet's row keeps a block of the wallet
+-- from missing the store.
+INSERT INTO stores (store, wallet, store_id, blocked)
+SELECT @store, w.wallet, @store_id, w.blocked
+  FROM wallets w WHERE w.wallet = @wallet FOR SHARE
 ON CONFLICT DO NOTHING;
 
 -- name: LockStore :exec

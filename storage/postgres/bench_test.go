@@ -21,17 +21,17 @@ func BenchmarkStore(b *testing.B) {
 		if err != nil {
 			b.Fatal(err)
 		}
-		if err := s.Put(b.Context(), ks, storage.Batch{Writes: []storage.Object{{Key: "k", Version: -1, Value: value}}}); err != nil {
+		if err := save(b.Context(), s, ks, storage.Batch{Writes: []storage.Object{{Key: "k", Version: -1, Value: value}}}); err != nil {
 			b.Fatal(err)
 		}
 		return ks
 	}
 	for name, call := range map[string]func(ks storage.Keyspace, i int) error{
 		"put/update": func(ks storage.Keyspace, _ int) error {
-			return s.Put(b.Context(), ks, storage.Batch{Writes: []storage.Object{{Key: "k", Version: -1, Value: value}}})
+			return save(b.Context(), s, ks, storage.Batch{Writes: []storage.Object{{Key: "k", Version: -1, Value: value}}})
 		},
 		"put/new key": func(ks storage.Keyspace, i int) error {
-			return s.Put(b.Context(), ks, storage.Batch{Writes: []storage.Object{{Key: fmt.Sprint("k", i), Version: -1, Value: value}}})
+			return save(b.Context(), s, ks, storage.Batch{Writes: []storage.Object{{Key: fmt.Sprint("k", i), Version: -1, Value: value}}})
 		},
 		"get": func(ks storage.Keyspace, _ int) error {
 			_, err := s.Get(b.Context(), ks, "k", nil)

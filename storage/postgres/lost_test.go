@@ -72,7 +72,7 @@ func written(t *testing.T) (*place, storage.Keyspace) {
 
 func write(t *testing.T, s storage.Store, ks storage.Keyspace, b storage.Batch) {
 	t.Helper()
-	if err := s.Put(t.Context(), ks, b); err != nil {
+	if err := save(t.Context(), s, ks, b); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -97,7 +97,7 @@ func TestAWriteWhoseConnectionIsLostAfterItsCommitWasSentIsSaved(t *testing.T) {
 				ks = key(t)
 			}
 			cut := cutOnce(p.proxies[0], way.commits, dbtest.CutAfter)
-			if err := p.stores[0].Put(t.Context(), ks, put("k", 0, "v")); err != nil {
+			if err := save(t.Context(), p.stores[0], ks, put("k", 0, "v")); err != nil {
 				t.Fatalf("the server has it, and the put says %v", err)
 			}
 			if !cut.Load() {
@@ -119,7 +119,7 @@ func TestAWriteWhoseConnectionIsLostBeforeItsCommitArrivesIsNotSaidToBeSaved(t *
 			}
 			cut := cutOnce(p.proxies[0], way.commits, dbtest.CutBefore)
 			// Nothing on this side can tell it from the case above: the commit was sent and not answered.
-			if err := p.stores[0].Put(t.Context(), ks, put("k", 0, "v")); !errors.Is(err, storage.ErrAmbiguous) {
+			if err := save(t.Context(), p.stores[0], ks, put("k", 0, "v")); !errors.Is(err, storage.ErrAmbiguous) {
 				t.Fatalf("error %v, want ErrAmbiguous", err)
 			}
 			if !cut.Load() {
@@ -146,7 +146,7 @@ func TestAWriteThatCannotBeSettledIsNeitherSavedNorRefusedNorRunAgain(t *testing
 	})
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	if err := p.stores[0].Put(ctx, ks, put("k", -1, "v")); !errors.Is(err, storage.ErrAmbiguous) {
+	if err := save(ctx, p.stores[0], ks, put("k", -1, "v")); !errors.Is(err, storage.ErrAmbiguous) {
 		t.Fatalf("error %v, want ErrAmbiguous", err)
 	}
 	if n := asked.Load(); n != 1 {
@@ -172,7 +172,7 @@ func TestAWriteSettlesOverARestartOfTheDatabase(t *testing.T) {
 		}
 		return dbtest.Pass
 	})
-	if err := p.stores[0].Put(t.Context(), ks, put("k", 0, "v")); err != nil {
+	if err := save(t.Context(), p.stores[0], ks, put("k", 0, "v")); err != nil {
 		t.Fatal(err)
 	}
 	if !down.Load() {
@@ -194,7 +194,7 @@ func TestALostWriteThatALaterOneReplacedIsNotSaidToBeSaved(t *testing.T) {
 			write(t, p.stores[1], ks, put("k", 2, "newer"))
 		}
 	})
-	if err := p.stores[0].Put(t.Context(), ks, put("k", 1, "v")); !errors.Is(err, storage.ErrAmbiguous) {
+	if err := save(t.Context(), p.stores[0], ks, put("k", 1, "v")); !errors.Is(err, storage.ErrAmbiguous) {
 		t.Fatalf("error %v, want ErrAmbiguous", err)
 	}
 	if !replaced.Load() {
@@ -247,7 +247,7 @@ func TestAWriteThatIsHeldUpOnItsWayHasNoEffectAfterItsDeadline(t *testing.T) {
 			})
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			err := p.stores[0].Put(ctx, ks, put("k", -1, "v"))
+			err := save(ctx, p.stores[0], ks, put("k", -1, "v"))
 			if !errors.Is(err, storage.ErrTooLate) && !errors.Is(err, storage.ErrAmbiguous) {
 				t.Fatalf("error %v, want ErrTooLate or ErrAmbiguous", err)
 			}
@@ -270,7 +270,7 @@ func TestAServerThatMayLoseWhatItAcknowledgesTakesNoWrites(t *testing.T) {
 	if err := s.Check(t.Context()); !errors.Is(err, storage.ErrUnavailable) || !strings.Contains(err.Error(), "fsync is false") {
 		t.Fatalf("check: %v", err)
 	}
-	if err := s.Put(t.Context(), key(t), put("k", -1, "v")); !errors.Is(err, storage.ErrUnavailable) {
+	if err := save(t.Context(), s, key(t), put("k", -1, "v")); !errors.Is(err, storage.ErrUnavailable) {
 		t.Fatalf("put: %v", err)
 	}
 	if _, err := s.Get(t.Context(), key(t), "k", nil); !errors.Is(err, storage.ErrNoSuchKey) {
@@ -330,7 +330,7 @@ func TestNoCancelRequestIsEverSent(t *testing.T) {
 	defer release()
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
-	if err := p.stores[0].Put(ctx, ks, put("k", 1, "v")); !errors.Is(err, storage.ErrTooLate) {
+	if err := save(ctx, p.stores[0], ks, put("k", 1, "v")); !errors.Is(err, storage.ErrTooLate) {
 		t.Fatalf("error %v, want ErrTooLate", err)
 	}
 	time.Sleep(500 * time.Millisecond) // pgx cancels from a goroutine of its own
@@ -352,7 +352,7 @@ func TestADatabaseClockThatDiffersChangesNothing(t *testing.T) {
 	for _, skew := range []time.Duration{0, -time.Hour, 0, time.Hour, 0} {
 		postgres.SkewClock(s, skew)
 		// A call that was on its way when the clock jumped may be refused; the next knows.
-		if err := s.Put(t.Context(), ks, put("k", -1, "v")); err != nil && (skew == 0 || !errors.Is(err, storage.ErrTooLate)) {
+		if err := save(t.Context(), s, ks, put("k", -1, "v")); err != nil && (skew == 0 || !errors.Is(err, storage.ErrTooLate)) {
 			t.Fatalf("with our idea of the server's clock off by %v: %v", skew, err)
 		}
 		if off := postgres.ClockError(t.Context(), s); skew != 0 && off.Abs() > time.Minute {
@@ -375,7 +375,7 @@ func TestAWriteThatEndsAsNothingKnownIsNotSaved(t *testing.T) {
 		t.Fatal(err)
 	}
 	done := make(chan error, 1)
-	go func() { done <- p.stores[0].Put(t.Context(), ks, put("k", 1, "w")) }()
+	go func() { done <- save(t.Context(), p.stores[0], ks, put("k", 1, "w")) }()
 	for p.Waiting(t) == 0 {
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -397,7 +397,7 @@ func TestAWriteIsNotRevivedByANewReadingOfTheClock(t *testing.T) {
 	// what we believe by that when the put was made.
 	postgres.SkewClock(p.stores[0].(*postgres.Store), -time.Hour)
 	done := make(chan error, 1)
-	go func() { done <- p.stores[0].Put(t.Context(), ks, put("k", -1, "old")) }()
+	go func() { done <- save(t.Context(), p.stores[0], ks, put("k", -1, "old")) }()
 	for p.Waiting(t) == 0 {
 		time.Sleep(10 * time.Millisecond)
 	}
@@ -417,7 +417,7 @@ func TestASchemaWithoutItsTriggerTakesNoWrites(t *testing.T) {
 	if _, err := p.owner.Exec(t.Context(), `ALTER TABLE stores DISABLE TRIGGER commit_in_time`); err != nil {
 		t.Fatal(err)
 	}
-	if err := p.stores[0].Put(t.Context(), key(t), put("k", 0, "v")); !errors.Is(err, storage.ErrUnavailable) {
+	if err := save(t.Context(), p.stores[0], key(t), put("k", 0, "v")); !errors.Is(err, storage.ErrUnavailable) {
 		t.Fatalf("error %v, want ErrUnavailable", err)
 	}
 }

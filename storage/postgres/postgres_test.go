@@ -80,6 +80,21 @@ func (p *place) Waiting(t testing.TB) (n int) {
 	return n
 }
 
+// save puts without limits.
+func save(ctx context.Context, s storage.Store, ks storage.Keyspace, b storage.Batch) error {
+	_, err := s.Put(ctx, ks, b, storage.Limits{})
+	return err
+}
+
+func (p *place) Block(t testing.TB, ks storage.Keyspace, block bool) {
+	t.Helper()
+	for _, statement := range []string{"UPDATE wallets SET blocked = $2 WHERE wallet = $1", "UPDATE stores SET blocked = $2 WHERE wallet = $1"} {
+		if _, err := p.owner.Exec(t.Context(), statement, uuid.UUID(ks.Wallet()), block); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
 func (p *place) Kill(_ testing.TB, instance int) { p.proxies[instance].Down() }
 
 func (p *place) Recount(t testing.TB, ks storage.Keyspace) (c storagetest.Count) {

@@ -1,14 +1,17 @@
 package postgres
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"strconv"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/vss-cloud/vss-cloud/db"
@@ -37,6 +40,7 @@ import (
 type write struct {
 	ks       storage.Keyspace
 	batch    storage.Batch
+	limits   storage.Limits
 	id       uuid.UUID // random; kept in the store's row as last_write
 	notAfter time.Time // by our clock
 
@@ -54,23 +58,29 @@ const (
 	late     outcome = "late"
 	busy     outcome = "busy"
 	absent   outcome = "absent"
+	blocked  outcome = "blocked"
+
+	objects outcome = "objects" // too many
+	bytes   outcome = "bytes"   // likewise
+	value   outcome = "value"   // too large
 )
 
 // Put implements storage.Store.
-func (s *Store) Put(ctx context.Context, ks storage.Keyspace, batch storage.Batch) error {
+func (s *Store) Put(ctx context.Context, ks storage.Keyspace, batch storage.Batch, limits storage.Limits) (storage.Written, error) {
 	if err := batch.Check(); err != nil {
-		return err
+		return storage.Written{}, err
 	}
-	got, err := s.put(ctx, ks, batch, true)
-	switch {
-	case err != nil:
-		return err
-	case got == conflict:
-		return storage.ErrConflict
-	case got != applied:
-		return fmt.Errorf("%w: the write ended as %q", storage.ErrUnavailable, got)
+	got, err := s.put(ctx, ks, batch, limits, true)
+	if err == nil && got.outcome == conflict {
+		err = storage.ErrConflict
 	}
-	return nil
+	if err == nil && got.outcome != applied {
+		err = fmt.Errorf("%w: the write ended as %q", storage.ErrUnavailable, got.outcome)
+	}
+	if err != nil {
+		return storage.Written{}, err
+	}
+	return got.written, nil
 }
 
 // Delete implements storage.Store. It is a put of one item to delete that is content with a conflict and
@@ -79,52 +89,78 @@ func (s *Store) Delete(ctx context.Context, ks storage.Keyspace, item storage.Ke
 	if err := item.Check(); err != nil {
 		return err
 	}
-	got, err := s.put(ctx, ks, storage.Batch{Deletes: []storage.KeyVersion{item}}, false)
-	if err == nil && got != applied && got != conflict && got != absent {
-		return fmt.Errorf("%w: the delete ended as %q", storage.ErrUnavailable, got)
+	got, err := s.put(ctx, ks, storage.Batch{Deletes: []storage.KeyVersion{item}}, storage.Limits{}, false)
+	if err == nil && got.outcome != applied && got.outcome != conflict && got.outcome != absent {
+		return fmt.Errorf("%w: the delete ended as %q", storage.ErrUnavailable, got.outcome)
 	}
 	return err
 }
 
 // put ends with applied, conflict, or, unless it may create the store, absent.
-func (s *Store) put(ctx context.Context, ks storage.Keyspace, batch storage.Batch, create bool) (outcome, error) {
+func (s *Store) put(ctx context.Context, ks storage.Keyspace, batch storage.Batch, limits storage.Limits, create bool) (result, error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
-	w := &write{ks: ks, batch: batch, id: uuid.New()}
+	w := &write{ks: ks, batch: batch, limits: limits, id: uuid.New()}
 	w.notAfter, _ = ctx.Deadline()
 	w.say(&s.clock)
 	done, err := s.turns.take(ctx, ks.Store())
 	if err != nil {
-		return "", translate(err)
+		return result{}, translate(err)
 	}
 	defer done()
 	if size(batch) >= large {
 		leave, err := place(ctx, s.large)
 		if err != nil {
-			return "", err
+			return result{}, err
 		}
 		defer leave()
 	}
 	leave, err := place(ctx, s.writes)
 	if err != nil {
-		return "", err
+		return result{}, err
 	}
 	defer leave()
 
-	return again(ctx, func() (outcome, error) {
+	return again(ctx, func() (result, error) {
 		results, err := s.together(ctx, []*write{w})
 		if err != nil {
-			return "", err
+			return result{}, err
 		}
-		got, err := results[0].outcome, results[0].err
-		if got == busy || got == absent && create {
-			got, err = s.alone(ctx, w, got == absent)
+		got := results[0]
+		if got.outcome == busy || got.outcome == absent && create {
+			if got, err = s.alone(ctx, w, got.outcome == absent); err != nil {
+				return result{}, err
+			}
 		}
-		if err == nil && got == late {
-			err = storage.ErrTooLate // and not tried again where there seems to be time: our clock may have stood still
+		if got.err == nil {
+			got.err = got.refusal(w)
 		}
-		return got, err
+		return got, got.err
 	})
+}
+
+// refusal is the error of an outcome that means one.
+func (r *result) refusal(w *write) error {
+	exceeded := func(limit string, used int64, c storage.Ceiling) error {
+		allowed := c.Last
+		if r.fresh {
+			allowed = c.Hard
+		}
+		return &storage.ExceededError{Limit: limit, Used: used, Allowed: allowed}
+	}
+	switch r.outcome {
+	case late:
+		return storage.ErrTooLate // and not tried again where there seems to be time: our clock may have stood still
+	case blocked:
+		return storage.ErrBlocked
+	case objects:
+		return exceeded("objects_per_store", r.written.Objects, w.limits.Objects)
+	case bytes:
+		return exceeded("bytes_per_store", r.written.Bytes, w.limits.Bytes)
+	case value:
+		return &storage.ExceededError{Limit: "value_size", Used: r.largest, Allowed: w.limits.Value}
+	}
+	return nil
 }
 
 // say fixes the deadline in the server's time, as soon as that is known.
@@ -145,7 +181,15 @@ func size(b storage.Batch) (n int) {
 // result is what became of one write.
 type result struct {
 	outcome outcome
+	written storage.Written // or what it would have been
+	largest int64           // of the values that are new or grow
+	fresh   bool            // the store was just created
 	err     error
+}
+
+// settled is a write of which no more is known than that it is saved.
+func settled(err error) result {
+	return result{outcome: applied, written: storage.Written{Objects: -1, Bytes: -1}, err: err}
 }
 
 // together tries writes to different stores in one transaction and one round trip. The error is of all of
@@ -181,30 +225,39 @@ func (s *Store) together(ctx context.Context, writes []*write) ([]result, error)
 		if err == nil && results[i].outcome != applied {
 			continue // changed nothing, so there is nothing to settle
 		}
-		results[i] = result{applied, s.settle(ctx, writes[i], err)}
+		results[i] = settled(s.settle(ctx, writes[i], err))
 	}
 	return results, nil
 }
 
 // alone waits for the row of one write's store, which it may have to create, and applies the write.
-func (s *Store) alone(ctx context.Context, w *write, first bool) (outcome, error) {
+func (s *Store) alone(ctx context.Context, w *write, first bool) (result, error) {
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
-		return "", translate(err)
+		return result{}, translate(err)
 	}
 	defer conn.Release()
 	if err := s.acquaint(ctx, conn); err != nil {
-		return "", err
+		return result{}, err
+	}
+	if first {
+		if err := s.begins(ctx, conn, w); err != nil {
+			return result{}, err
+		}
 	}
 
 	var b pgx.Batch
 	b.BeginTx(pgx.TxOptions{})
 	bound(&b, w)
 	store := uuid.UUID(w.ks.Store())
+	enrolled := false
 	if first {
 		owner, wallet := w.ks.Owner(), uuid.UUID(w.ks.Wallet())
-		b.Queue(dbgen.EnrolWallet, wallet, owner.Tenant, owner.Namespace, owner.Subject)
-		b.Queue(dbgen.CreateStore, store, wallet, w.ks.StoreID())
+		b.Queue(dbgen.EnrolWallet, wallet, owner.Tenant, owner.Namespace, owner.Subject).Exec(func(tag pgconn.CommandTag) error {
+			enrolled = tag.RowsAffected() == 1
+			return nil
+		})
+		b.Queue(dbgen.CreateStore, store, w.ks.StoreID(), wallet)
 	}
 	b.Queue(dbgen.LockStore, store)
 	// Under the caller's context: when it ends, the connection does, and with it the transaction.
@@ -217,33 +270,53 @@ func (s *Store) alone(ctx context.Context, w *write, first bool) (outcome, error
 		defer func() { _ = tx.Rollback(sent) }() // does nothing once it is committed or the connection gone
 	}
 	if err != nil {
-		return "", translate(err)
+		return result{}, translate(err)
 	}
 
 	b = pgx.Batch{}
 	bound(&b, w) // again, by the time that remains
 	results, err := s.apply(sent, conn, &b, []*write{w})
-	switch {
-	case err != nil:
-		return "", translate(err) // no commit was sent
-	case results[0].outcome != applied:
-		return results[0].outcome, nil
-	case ctx.Err() != nil:
-		return "", translate(ctx.Err())
+	if err != nil {
+		return result{}, translate(err) // no commit was sent
+	}
+	got := results[0]
+	got.fresh, got.written.NewWallet = first, enrolled
+	if got.outcome != applied {
+		return got, nil
+	}
+	if ctx.Err() != nil {
+		return result{}, translate(ctx.Err())
 	}
 	err = tx.Commit(sent)
 	shrink(sent, conn, w)
 	switch {
 	case err == nil && db.TakeWarning(conn.Conn()) == "":
-		return applied, nil
+		return got, nil
 	case err != nil && (refused(err) || errors.Is(err, pgx.ErrTxCommitRollback)):
-		return "", translate(err)
+		return result{}, translate(err)
 	}
 	conn.Release()
 	if err := s.settle(ctx, w, err); err != nil {
-		return "", err
+		return result{}, err
 	}
-	return applied, nil
+	return settled(nil), nil
+}
+
+// begins says whether a store may be that has never been written, and its wallet.
+func (s *Store) begins(ctx context.Context, conn *pgxpool.Conn, w *write) error {
+	if w.limits.Enrol == nil && w.limits.Stores == 0 {
+		return nil
+	}
+	standing, err := dbgen.New().Standing(ctx, conn, uuid.UUID(w.ks.Wallet()))
+	switch {
+	case err != nil:
+		return translate(err)
+	case !standing.Known && w.limits.Enrol != nil:
+		return w.limits.Enrol()
+	case w.limits.Stores != 0 && standing.Stores >= w.limits.Stores:
+		return &storage.ExceededError{Limit: "stores_per_wallet", Used: standing.Stores + 1, Allowed: w.limits.Stores}
+	}
+	return nil
 }
 
 // shrink gives up a connection that has sent a large write: pgx keeps the buffer for as long as it lives.
@@ -269,19 +342,27 @@ func (s *Store) apply(ctx context.Context, conn *pgxpool.Conn, b *pgx.Batch, wri
 		items += len(w.batch.Writes) + len(w.batch.Deletes)
 	}
 	p := dbgen.ApplyWritesParams{
-		Stores:     make([]uuid.UUID, len(writes)),
-		WriteIds:   make([]uuid.UUID, len(writes)),
-		NotAfter:   make([]time.Time, len(writes)),
-		Keys:       make([]string, 0, items),
-		ItemWrites: make([]int32, 0, items),
-		Versions:   make([]int64, 0, items),
-		Deletes:    make([]bool, 0, items),
-		Values:     make([][]byte, 0, items),
+		Stores:        make([]uuid.UUID, len(writes)),
+		WriteIds:      make([]uuid.UUID, len(writes)),
+		NotAfter:      make([]time.Time, len(writes)),
+		HardObjects:   make([]int64, len(writes)),
+		LastObjects:   make([]int64, len(writes)),
+		HardBytes:     make([]int64, len(writes)),
+		LastBytes:     make([]int64, len(writes)),
+		LargestValues: make([]int64, len(writes)),
+		Keys:          make([]string, 0, items),
+		ItemWrites:    make([]int32, 0, items),
+		Versions:      make([]int64, 0, items),
+		Deletes:       make([]bool, 0, items),
+		Values:        make([][]byte, 0, items),
 	}
 	global := make([]*int64, len(writes)) // sqlc knows no arrays with NULLs
 	for i, w := range writes {
 		p.Stores[i], p.WriteIds[i], global[i] = uuid.UUID(w.ks.Store()), w.id, w.batch.GlobalVersion
 		p.NotAfter[i] = w.serverNotAfter
+		p.HardObjects[i], p.LastObjects[i] = lines(w.limits.Objects)
+		p.HardBytes[i], p.LastBytes[i] = lines(w.limits.Bytes)
+		p.LargestValues[i] = cmp.Or(w.limits.Value, math.MaxInt64)
 		add := func(key string, version int64, deletes bool, value []byte) {
 			p.Keys = append(p.Keys, key)
 			p.ItemWrites = append(p.ItemWrites, int32(i)+1)
@@ -305,11 +386,16 @@ func (s *Store) apply(ctx context.Context, conn *pgxpool.Conn, b *pgx.Batch, wri
 	b.Queue(dbgen.LockStores, p.Stores)
 	results := make([]result, len(writes))
 	b.Queue(dbgen.ApplyWrites, p.Stores, p.WriteIds, global, p.NotAfter,
+		p.HardObjects, p.LastObjects, p.HardBytes, p.LastBytes, p.LargestValues,
 		p.Keys, p.ItemWrites, p.Versions, p.Deletes, p.Values).
 		Query(func(rows pgx.Rows) error {
 			var row dbgen.ApplyWritesRow
-			_, err := pgx.ForEachRow(rows, []any{&row.N, &row.Outcome, &row.Now}, func() error {
-				results[row.N-1].outcome = outcome(row.Outcome)
+			_, err := pgx.ForEachRow(rows, []any{&row.N, &row.Outcome, &row.Now, &row.Objects, &row.Bytes, &row.Largest}, func() error {
+				results[row.N-1] = result{
+					outcome: outcome(row.Outcome),
+					written: storage.Written{Objects: row.Objects, Bytes: row.Bytes},
+					largest: row.Largest,
+				}
 				s.clock.refine(row.Now, began)
 				return nil
 			})
@@ -317,6 +403,14 @@ func (s *Store) apply(ctx context.Context, conn *pgxpool.Conn, b *pgx.Batch, wri
 		})
 	err := conn.SendBatch(ctx, b).Close()
 	return results, err
+}
+
+// lines are those of a ceiling, or none.
+func lines(c storage.Ceiling) (hard, last int64) {
+	if c == (storage.Ceiling{}) {
+		return math.MaxInt64, math.MaxInt64
+	}
+	return c.Hard, c.Last
 }
 
 // settle finds out whether a write whose commit was not answered, or answered with a warning, is saved: nil

@@ -55,11 +55,24 @@ func object(k string, v int64) storage.Object {
 func item(k string, v int64) storage.KeyVersion   { return storage.KeyVersion{Key: k, Version: v} }
 func writes(objs ...storage.Object) storage.Batch { return storage.Batch{Writes: objs} }
 
-// put and the three after it are the calls themselves.
+// put and those after it are the calls themselves.
 func (c client) put(b storage.Batch) error {
 	ctx, cancel := c.ctx()
 	defer cancel()
-	return c.store().Put(ctx, c.ks, b)
+	return c.putBy(ctx, b)
+}
+
+// putBy puts without limits.
+func (c client) putBy(ctx context.Context, b storage.Batch) error {
+	_, err := c.store().Put(ctx, c.ks, b, storage.Limits{})
+	return err
+}
+
+// putWithin puts within limits.
+func (c client) putWithin(b storage.Batch, l storage.Limits) (storage.Written, error) {
+	ctx, cancel := c.ctx()
+	defer cancel()
+	return c.store().Put(ctx, c.ks, b, l)
 }
 
 func (c client) del(key string, version int64) error {
@@ -246,7 +259,7 @@ func (c client) wantCounted() Count {
 // start puts in the background.
 func (c client) start(ctx context.Context, b storage.Batch) <-chan error {
 	done := make(chan error, 1)
-	go func() { done <- c.store().Put(ctx, c.ks, b) }()
+	go func() { done <- c.putBy(ctx, b) }()
 	return done
 }
 

@@ -50,9 +50,9 @@ func testEndings(t *testing.T, s *suite) {
 			c.unchanged(func() {
 				for range 20 {
 					ctx := end.ctx(t)
-					end.want(t, c.store().Put(ctx, c.ks, writes(object("k", 1), object("new", 0))))
-					end.want(t, c.store().Put(ctx, c.ks, writes(object("k", -1))))
-					end.want(t, c.store().Put(ctx, c.ks, storage.Batch{GlobalVersion: at(0)}))
+					end.want(t, c.putBy(ctx, writes(object("k", 1), object("new", 0))))
+					end.want(t, c.putBy(ctx, writes(object("k", -1))))
+					end.want(t, c.putBy(ctx, storage.Batch{GlobalVersion: at(0)}))
 					end.want(t, c.store().Delete(ctx, c.ks, item("k", 1)))
 				}
 				time.Sleep(100 * time.Millisecond) // for what may have been left running
@@ -61,7 +61,7 @@ func testEndings(t *testing.T, s *suite) {
 
 		s.that(t, "a first write whose context "+end.name+" has no effect", func(t *testing.T, c client) {
 			for range 20 {
-				end.want(t, c.store().Put(end.ctx(t), c.ks, writes(object("k", -1))))
+				end.want(t, c.putBy(end.ctx(t), writes(object("k", -1))))
 			}
 			time.Sleep(100 * time.Millisecond)
 			c.wantVersion("k", 0)
@@ -94,7 +94,7 @@ func testEndings(t *testing.T, s *suite) {
 		c.write("k")
 		for i := range 50 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Duration(i)*100*time.Microsecond)
-			err := c.store().Put(ctx, c.ks, writes(object("k", -1)))
+			err := c.putBy(ctx, writes(object("k", -1)))
 			if err != nil && errors.Is(err, storage.ErrConflict) {
 				t.Fatalf("put: %v", err)
 			}
@@ -124,7 +124,7 @@ func testEndings(t *testing.T, s *suite) {
 				} else {
 					ctx, cancel = context.WithTimeout(t.Context(), span*time.Duration(i)/100)
 				}
-				err = c.store().Put(ctx, c.ks, writes(object("k", before.Version)))
+				err = c.putBy(ctx, writes(object("k", before.Version)))
 				cancel()
 				want := before.Version
 				switch {
@@ -143,7 +143,7 @@ func testEndings(t *testing.T, s *suite) {
 
 	s.that(t, "a context without a deadline will do", func(t *testing.T, c client) {
 		ctx := context.WithoutCancel(t.Context())
-		wantErr(t, nil, c.store().Put(ctx, c.ks, writes(object("k", 0))))
+		wantErr(t, nil, c.putBy(ctx, writes(object("k", 0))))
 		_, err := c.store().Get(ctx, c.ks, "k", nil)
 		wantErr(t, nil, err)
 		_, err = c.store().List(ctx, c.ks, storage.ListRequest{})

@@ -75,8 +75,34 @@ func (m machine) put(t *rapid.T) {
 	if rapid.IntRange(0, 3).Draw(t, "global") == 0 {
 		b.GlobalVersion = at(m.version(t, m.current(storage.GlobalVersionKey)))
 	}
-	c := m.c.via(anyInstance.Draw(t, "instance"))
-	same(t, m.model.Put(b), c.put(b))
+	l := limits(t, m.model)
+	want, wantErr := m.model.Put(b, l)
+	got, err := m.c.via(anyInstance.Draw(t, "instance")).putWithin(b, l)
+	same(t, wantErr, err)
+	got.NewWallet = false // not the model's
+	if err == nil && got != want {
+		t.Fatalf("put = %+v, want %+v", got, want)
+	}
+}
+
+// limits are most often none, and else about what the store has.
+func limits(t *rapid.T, m *Model) (l storage.Limits) {
+	if rapid.IntRange(0, 3).Draw(t, "limited") > 0 {
+		return l
+	}
+	objects, bytes := m.Count()
+	ceiling := func(name string, about, off int64) (c storage.Ceiling) {
+		if rapid.Bool().Draw(t, name) {
+			c.Hard = max(1, about+rapid.Int64Range(-off, off).Draw(t, name+" hard"))
+			c.Last = c.Hard + rapid.Int64Range(0, off).Draw(t, name+" reserve")
+		}
+		return c
+	}
+	l.Objects, l.Bytes = ceiling("objects", objects, 4), ceiling("bytes", bytes, 3000)
+	if rapid.Bool().Draw(t, "value") {
+		l.Value = rapid.Int64Range(1, 4000).Draw(t, "largest value")
+	}
+	return l
 }
 
 func (m machine) get(t *rapid.T) {
@@ -123,6 +149,12 @@ func same(t *rapid.T, want, got error) {
 			return storage.ErrBadToken // stands for all of them
 		}
 		return err
+	}
+	if exceeded := (*storage.ExceededError)(nil); errors.As(want, &exceeded) {
+		if e := (*storage.ExceededError)(nil); !errors.As(got, &e) || *e != *exceeded {
+			t.Fatalf("error %v, want %v", got, want)
+		}
+		return
 	}
 	if want, got := kind(want), kind(got); !errors.Is(got, want) {
 		t.Fatalf("error %v, want %v", got, want)

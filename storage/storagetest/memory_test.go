@@ -83,6 +83,8 @@ type memoryStore struct {
 	lock     chan struct{} // holds a token while a writer has the store
 	model    Model
 	revision int64
+	wallet   storage.WalletID
+	blocked  bool
 }
 
 // memory is one instance.
@@ -116,7 +118,7 @@ func (p *memoryPlace) at(ks storage.Keyspace) *memoryStore {
 	}
 	s := p.stores[id]
 	if s == nil {
-		s = &memoryStore{lock: make(chan struct{}, 1)}
+		s = &memoryStore{lock: make(chan struct{}, 1), wallet: ks.Wallet()}
 		if fault == "has one lock for all" {
 			for _, other := range p.stores {
 				s.lock = other.lock
@@ -217,10 +219,46 @@ func (m *memory) apply(s *memoryStore, change func(*Model) (bool, error)) error 
 	return err
 }
 
-func (m *memory) Put(ctx context.Context, ks storage.Keyspace, b storage.Batch) error {
-	if err := b.Check(); err != nil {
-		return err
+func (p *memoryPlace) Block(_ testing.TB, ks storage.Keyspace, block bool) {
+	p.at(ks)
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, s := range p.stores {
+		if s.wallet == ks.Wallet() {
+			s.blocked = block
+		}
 	}
+}
+
+// begins says whether a store may be that was never written, and whether its wallet is new. It needs the lock.
+func (m *memory) begins(s *memoryStore, l storage.Limits) (newWallet bool, err error) {
+	if s.revision > 0 {
+		return false, nil
+	}
+	var stores int64
+	for _, other := range m.stores {
+		if other.wallet == s.wallet && other.revision > 0 {
+			stores++
+			s.blocked = other.blocked
+		}
+	}
+	switch {
+	case stores == 0 && l.Enrol != nil:
+		return true, l.Enrol()
+	case l.Stores != 0 && stores >= l.Stores && fault != "ignores limits":
+		return false, &storage.ExceededError{Limit: "stores_per_wallet", Used: stores + 1, Allowed: l.Stores}
+	}
+	return stores == 0, nil
+}
+
+func (m *memory) Put(ctx context.Context, ks storage.Keyspace, b storage.Batch, l storage.Limits) (done storage.Written, err error) {
+	if err := b.Check(); err != nil {
+		return done, err
+	}
+	if fault == "ignores limits" {
+		l = storage.Limits{}
+	}
+	s := m.at(ks)
 	b.Writes = slices.Clone(b.Writes)
 	for i := range b.Writes {
 		w := &b.Writes[i]
@@ -241,21 +279,27 @@ func (m *memory) Put(ctx context.Context, ks storage.Keyspace, b storage.Batch) 
 			b.GlobalVersion = &g.Version
 		}
 	case "decides before it waits":
-		s := m.at(ks)
 		m.mu.Lock()
-		decided := s.model.clone().Put(b)
+		_, decided := s.model.clone().Put(b, l)
 		m.mu.Unlock()
-		return m.write(ctx, ks, func(model *Model) (bool, error) {
+		return done, m.write(ctx, ks, func(model *Model) (bool, error) {
 			if decided == nil {
 				model.force(b)
 			}
 			return true, decided
 		})
 	}
-	return m.write(ctx, ks, func(model *Model) (bool, error) {
+	err = m.write(ctx, ks, func(model *Model) (bool, error) {
+		newWallet, err := m.begins(s, l)
+		if err == nil && s.blocked && fault != "writes for the blocked" {
+			err = storage.ErrBlocked
+		}
+		if err != nil {
+			return false, err
+		}
 		if fault == "stops a batch half-way" {
 			for _, w := range b.Writes {
-				if err := model.Put(writes(w)); err != nil {
+				if _, err := model.Put(writes(w), l); err != nil {
 					return true, err
 				}
 			}
@@ -270,13 +314,18 @@ func (m *memory) Put(ctx context.Context, ks storage.Keyspace, b storage.Batch) 
 				}
 			}
 		}
-		err := model.Put(b)
+		done, err = model.Put(b, l)
+		done.NewWallet = newWallet
 		return err == nil, err
 	})
+	if err != nil {
+		done = storage.Written{}
+	}
+	return done, err
 }
 
 func (m *Model) clone() *Model {
-	c := &Model{global: m.global, created: m.created, objects: make(map[string]modelled)}
+	c := &Model{global: m.global, written: m.written, created: m.created, objects: make(map[string]modelled)}
 	for k, o := range m.objects {
 		c.objects[k] = o
 	}
@@ -297,7 +346,7 @@ func (m *Model) force(b storage.Batch) {
 	if b.GlobalVersion != nil {
 		m.global = max(0, *b.GlobalVersion)
 	}
-	if err := m.Put(b); err != nil {
+	if _, err := m.Put(b, storage.Limits{}); err != nil {
 		panic(err)
 	}
 }
@@ -309,7 +358,11 @@ func (m *memory) Delete(ctx context.Context, ks storage.Keyspace, item storage.K
 	if fault == "deletes at any version" {
 		item.Version = storage.Unconditional
 	}
+	s := m.at(ks)
 	return m.write(ctx, ks, func(model *Model) (bool, error) {
+		if s.blocked && fault != "writes for the blocked" {
+			return false, storage.ErrBlocked
+		}
 		found := model.has(item)
 		if !found && fault == "conflicts in delete" {
 			return false, storage.ErrConflict

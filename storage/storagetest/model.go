@@ -2,6 +2,7 @@ package storagetest
 
 import (
 	"cmp"
+	"maps"
 	"slices"
 	"strings"
 
@@ -12,6 +13,7 @@ import (
 // calls is what its model answers. The zero value is a store never written.
 type Model struct {
 	global  int64
+	written bool
 	created int64 // keys so far
 	objects map[string]modelled
 }
@@ -37,8 +39,55 @@ func (m *Model) Get(key string) (storage.Object, error) {
 	return storage.Object{Key: key, Version: o.version, Value: o.value}, nil
 }
 
-// Put is [storage.Store.Put].
-func (m *Model) Put(b storage.Batch) error {
+// Put is [storage.Store.Put], but for what limits say of a wallet.
+func (m *Model) Put(b storage.Batch, l storage.Limits) (storage.Written, error) {
+	if err := m.check(b); err != nil {
+		return storage.Written{}, err
+	}
+	if err := m.within(b, l); err != nil {
+		return storage.Written{}, err
+	}
+	m.apply(b)
+	objects, bytes := m.Count()
+	return storage.Written{Objects: objects, Bytes: bytes}, nil
+}
+
+// within compares what would be with the limits, in the order of CONTRACT section 5.
+func (m *Model) within(b storage.Batch, l storage.Limits) error {
+	after := Model{written: m.written, created: m.created, objects: maps.Clone(m.objects)}
+	after.apply(b)
+	oldObjects, oldBytes := m.Count()
+	objects, bytes := after.Count()
+	exceeded := func(limit string, before, used int64, c storage.Ceiling) error {
+		allowed := c.Last
+		if !m.written {
+			allowed = c.Hard
+		}
+		if c == (storage.Ceiling{}) || used <= before || used <= allowed {
+			return nil
+		}
+		return &storage.ExceededError{Limit: limit, Used: used, Allowed: allowed}
+	}
+	if err := exceeded("objects_per_store", oldObjects, objects, l.Objects); err != nil {
+		return err
+	}
+	if err := exceeded("bytes_per_store", oldBytes, bytes, l.Bytes); err != nil {
+		return err
+	}
+	var largest int64
+	for _, w := range b.Writes {
+		if size := int64(len(w.Value)); size > int64(len(m.objects[w.Key].value)) {
+			largest = max(largest, size)
+		}
+	}
+	if l.Value != 0 && bytes > oldBytes && largest > l.Value {
+		return &storage.ExceededError{Limit: "value_size", Used: largest, Allowed: l.Value}
+	}
+	return nil
+}
+
+// check says why the batch cannot be applied.
+func (m *Model) check(b storage.Batch) error {
 	if err := b.Check(); err != nil {
 		return err
 	}
@@ -55,6 +104,12 @@ func (m *Model) Put(b storage.Batch) error {
 			return storage.ErrConflict
 		}
 	}
+	return nil
+}
+
+// apply applies a batch that can be.
+func (m *Model) apply(b storage.Batch) {
+	m.written = true
 	if g := b.GlobalVersion; g != nil {
 		m.global = next(*g)
 	}
@@ -73,7 +128,6 @@ func (m *Model) Put(b storage.Batch) error {
 	for _, d := range b.Deletes {
 		delete(m.objects, d.Key)
 	}
-	return nil
 }
 
 // Delete is [storage.Store.Delete].

@@ -198,7 +198,7 @@ func testFirstWrites(t *testing.T, s *suite) {
 			b := batch(i)
 			wg.Go(func() {
 				<-start
-				errs[i] = c.store().Put(ctx, c.ks, b)
+				errs[i] = c.putBy(ctx, b)
 			})
 		}
 		close(start)

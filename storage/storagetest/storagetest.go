@@ -35,6 +35,9 @@ type Place interface {
 	// nothing that the instance does afterwards reaches it. Calls under way may return or hang.
 	Kill(t testing.TB, instance int)
 
+	// Block blocks the wallet of the keyspace, or ends that. The wallet has written before.
+	Block(t testing.TB, ks storage.Keyspace, block bool)
+
 	// Recount is what is on record about the store, and what its objects amount to.
 	Recount(t testing.TB, ks storage.Keyspace) Count
 
@@ -72,6 +75,7 @@ func Test(t *testing.T, b Backend) {
 		{"values", testValues},
 		{"endings", testEndings},
 		{"isolation", testIsolation},
+		{"limits", testLimits},
 		{"model", testModel},
 		{"races", testRaces},
 		{"first writes", testFirstWrites},
