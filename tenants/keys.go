@@ -40,9 +40,17 @@ func (s *Service) AddKeys(ctx context.Context, actor Actor, slug, source string,
 		case len(src.Keys)+len(keys) > maxSourceKeys:
 			return &InvalidError{"keys", fmt.Sprintf("are too many: a source can have %d, revoked ones included", maxSourceKeys)}
 		}
+		had, err := src.parseKeys()
+		if err != nil {
+			return err
+		}
 		for _, k := range keys {
 			if src.key(k.ID()) != nil {
 				return &InvalidError{"keys", fmt.Sprintf("the source has a key %.260q already", k.ID())}
+			}
+			// Under whatever name: a key that was revoked stays so.
+			if i := slices.IndexFunc(had, func(h jwt.Key) bool { return h.Thumbprint() == k.Thumbprint() }); i >= 0 {
+				return &InvalidError{"keys", fmt.Sprintf("the source has the key %.260q already, as %.260q, which is %s", k.ID(), had[i].ID(), had[i].State)}
 			}
 			added := SourceKey{ID: k.ID(), Public: k.JWK(), State: state}
 			src.Keys = append(src.Keys, added)
@@ -50,7 +58,7 @@ func (s *Service) AddKeys(ctx context.Context, actor Actor, slug, source string,
 				return err
 			}
 		}
-		return checkUnambiguous(t.Sources)
+		return errors.Join(checkUnambiguous(t.Sources), src.checkKeys())
 	})
 }
 
@@ -90,6 +98,11 @@ func (s *Service) SetKey(ctx context.Context, actor Actor, slug, source, kid str
 			return &InvalidError{"state", "a revoked key stays so: it may be in wrong hands"}
 		}
 		k.State, k.Until = state, until
+		if state == jwt.Active || state == jwt.Retired {
+			if err := src.checkKeys(); err != nil {
+				return err
+			}
+		}
 		return updateKey(ctx, tx, src.ID, k)
 	})
 }
@@ -143,15 +156,12 @@ func (s *Service) FetchedKeys(ctx context.Context, slug, source string) ([]jwt.K
 }
 
 func (s *Source) fetchedKeys(ctx context.Context, tx dbgen.DBTX) ([]jwt.Key, error) {
-	document, err := dbgen.New().JWKSDocument(ctx, tx, dbgen.JWKSDocumentParams{SourceID: s.ID, Url: s.JWKSURL})
-	if errors.Is(err, pgx.ErrNoRows) {
-		return nil, nil
-	}
-	if err != nil {
+	documents, err := dbgen.New().JWKSDocuments(ctx, tx, []uuid.UUID{s.ID})
+	if err != nil || len(documents) == 0 {
 		return nil, err
 	}
 	// Read as what was fetched: unlike what a person gives, it may have two keys of one kid.
-	fetched, err := jwt.NewSource(jwt.SourceConfig{Document: document, Revoked: s.revoked()})
+	fetched, err := jwt.NewSource(jwt.SourceConfig{Document: documents[0].Document, Revoked: s.revoked()})
 	if err != nil {
 		return nil, err
 	}
@@ -182,8 +192,8 @@ func (s *Service) RotateKey(ctx context.Context, actor Actor, slug, source strin
 			case revoke && k.State != jwt.Revoked:
 				k.State, k.Until = jwt.Revoked, time.Time{}
 			case !revoke && k.State == jwt.Active:
-				// It still signs for a moment, and clocks differ.
-				k.State, k.Until = jwt.Retired, now.Add(keySettles+src.TokenLife+5*time.Minute)
+				// It still signs for a moment, clocks differ, and the life of tokens may have been longer before.
+				k.State, k.Until = jwt.Retired, now.Add(keySettles+MaxTokenLife+5*time.Minute)
 			default:
 				continue
 			}

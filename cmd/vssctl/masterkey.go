@@ -14,8 +14,8 @@ import (
 )
 
 type rotateMasterCmd struct {
-	Begin  rotateMasterBeginCmd  `cmd:"" help:"1. Put a new key before the one in the file. Needs no database."`
-	Reseal rotateMasterResealCmd `cmd:"" help:"2. Once every machine has the file: seal all signing keys with the new key."`
+	Begin  rotateMasterBeginCmd  `cmd:"" help:"1. Add a new key to the file. Needs no database."`
+	Reseal rotateMasterResealCmd `cmd:"" help:"2. Once every machine has the file: make the new key the one that seals, and seal all signing keys with it."`
 	Finish rotateMasterFinishCmd `cmd:"" help:"3. Remove the old key from the file."`
 }
 
@@ -29,18 +29,21 @@ func (c rotateMasterBeginCmd) Run(out output) error {
 	if err != nil {
 		return err
 	}
-	key, err := masterkey.Rotate(path)
+	key, err := masterkey.Add(path)
 	if err != nil {
 		return err
 	}
-	return out.print(masterKeyView{path, key.ID(), 0}, func(w io.Writer) {
-		fmt.Fprintf(w, "%s has the new master key %s before the old one. Nothing is sealed with it yet.\nNext: bring the file to every machine of the API and restart that; then 'key rotate-master reseal'.\n", path, key.ID())
+	ids := key.IDs()
+	added := ids[len(ids)-1]
+	return out.print(masterKeyView{path, added, 0}, func(w io.Writer) {
+		fmt.Fprintf(w, "%s has the new master key %s; %s still seals.\nNext: bring the file to every machine of the API and restart that; then 'key rotate-master reseal %[2]s'.\n", path, added, key.ID())
 	})
 }
 
 type rotateMasterResealCmd struct {
 	tenantFlags
 	masterKeyFlags
+	ID string `arg:"" name:"id" help:"The new key, as 'begin' has named it."`
 }
 
 func (c rotateMasterResealCmd) Run(ctx context.Context, out output) error {
@@ -48,7 +51,7 @@ func (c rotateMasterResealCmd) Run(ctx context.Context, out output) error {
 	if err != nil {
 		return err
 	}
-	key, err := masterkey.Load(path)
+	key, err := masterkey.Promote(path, c.ID)
 	if err != nil {
 		return err
 	}
@@ -91,7 +94,7 @@ func (c rotateMasterFinishCmd) Run(ctx context.Context, out output) error {
 		if err != nil {
 			return err
 		}
-		if key, err = masterkey.Retire(path); err != nil {
+		if key, err = masterkey.Retire(path, key.ID()); err != nil {
 			return err
 		}
 		return out.print(masterKeyView{path, key.ID(), 0}, func(w io.Writer) {
