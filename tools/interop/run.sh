@@ -90,7 +90,7 @@ admin_port=$(free_port)
 ops_port=$(free_port)
 export VSS_API_LISTEN=127.0.0.1:$api_port VSS_ADMIN_LISTEN=127.0.0.1:$admin_port
 export VSS_OPS_LISTEN=127.0.0.1:$ops_port VSS_DATA_DIR=$dir/data
-export NO_PROXY=127.0.0.1 no_proxy=127.0.0.1
+export NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost
 unset DATABASE_URL
 
 bin/vssctl dev >"$log" 2>&1 &

@@ -4,6 +4,7 @@ mod answers;
 mod calls;
 mod errors;
 mod lists;
+mod logins;
 mod retries;
 mod wallets;
 
@@ -64,6 +65,13 @@ const CLIENT_CHECKS: &[ClientCheck] = &checks! {
     "NoSuchKeyError" => errors::no_such_key,
     "AuthError" => errors::auth,
     "InternalServerError for an unknown tenant" => errors::unknown_tenant,
+    "signed by a clock 23 h behind or ahead; not by one 25 h off" => calls::wrong_clock,
+    "LNURL-auth: one login, then all four calls" => logins::whole,
+    "LNURL-auth: 20 first requests at once, each with a login" => logins::first_requests,
+    "LNURL-auth: two wallets and one that signs, two tenants: nothing crosses" => logins::isolation,
+    "LNURL-auth: the same wallet after every restart, with any version" => logins::restarts,
+    "LNURL-auth: a token is refreshed 60 s before its end, by the client's clock" => logins::refresh,
+    "LNURL-auth: AuthError with the reason, for a tenant without it" => logins::no_login,
     "retries: connections cut before the server heard" => retries::cut,
     "retries: 503" => retries::unavailable,
     "retries: answer lost after the write" => retries::lost_answer,
@@ -169,6 +177,23 @@ impl Target {
         })
     }
 
+    fn auth_path(&self) -> String {
+        auth_of(&self.path)
+    }
+
+    fn keys_path(&self) -> String {
+        self.auth_path().replace("/auth", "/jwks.json")
+    }
+
+    /// Where wallets of the first tenant log in by LNURL-auth.
+    fn auth_url(&self) -> String {
+        auth_of(&self.base_url)
+    }
+
+    fn other_auth_url(&self) -> String {
+        auth_of(&self.other_base_url)
+    }
+
     /// Whether anything is there.
     pub async fn reach(&self) -> Result<(), String> {
         let answer = TcpStream::connect(&self.authority).await;
@@ -198,6 +223,12 @@ impl Target {
             false => Ok(series.iter().sum::<f64>() as u64),
         }
     }
+}
+
+/// The auth URL beside a base URL that names its tenant by path.
+fn auth_of(base_url: &str) -> String {
+    let tenant = base_url.strip_suffix("/vss").unwrap_or(base_url);
+    format!("{tenant}/lnurl/auth")
 }
 
 /// One client version against the server, as one wallet; checks keep apart by their stores.

@@ -2,6 +2,7 @@
 
 mod checks;
 mod clients;
+mod clock;
 mod proxy;
 mod signature;
 mod wire;
