@@ -28,6 +28,8 @@ type cli struct {
 	Dev     devCmd     `cmd:"" help:"Run the whole platform here, on a PostgreSQL of its own, with a tenant 'demo'."`
 	Migrate migrateCmd `cmd:"" help:"Bring the database's schema up to date. Any number may run at once; one does it."`
 	Tenant  tenantCmd  `cmd:"" help:"Create, list, show and change tenants."`
+	Source  sourceCmd  `cmd:"" help:"The ways in which a tenant's wallets prove who they are."`
+	Key     keyCmd     `cmd:"" help:"The keys of tenants' credential sources."`
 
 	Put    putCmd    `cmd:"" help:"Store a value, as a wallet does."`
 	Get    getCmd    `cmd:"" help:"Read a value, as a wallet does. It goes to standard output as it is."`
