@@ -104,7 +104,7 @@ await "$tenant_seconds" "the second tenant" 401 POST /t/other/vss/getObject
 "$here/target/debug/interop" \
 	--base-url "http://127.0.0.1:$api_port/t/demo/vss" \
 	--other-base-url "http://127.0.0.1:$api_port/t/other/vss" \
-	--ops-url "http://127.0.0.1:$ops_port" "$@" &
+	--ops-url "http://127.0.0.1:$ops_port" --vssctl bin/vssctl "$@" &
 checks=$!
 status=0
 wait "$checks" || status=$?

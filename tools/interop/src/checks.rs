@@ -6,6 +6,7 @@ mod errors;
 mod lists;
 mod logins;
 mod retries;
+mod tokens;
 mod wallets;
 
 use std::fmt::{Debug, Display};
@@ -17,9 +18,11 @@ use std::time::Duration;
 use bitcoin::secp256k1::rand::{random, thread_rng};
 use bitcoin::secp256k1::SecretKey;
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 use vss060::types::*;
 
 use crate::clients::{Credential, Error, Kind, Release, Retries, Wallet, RELEASES};
+use crate::operator::Operator;
 use crate::wire;
 
 /// No check takes longer; each of its calls has a deadline besides.
@@ -72,6 +75,10 @@ const CLIENT_CHECKS: &[ClientCheck] = &checks! {
     "LNURL-auth: the same wallet after every restart, with any version" => logins::restarts,
     "LNURL-auth: a token is refreshed 60 s before its end, by the client's clock" => logins::refresh,
     "LNURL-auth: AuthError with the reason, for a tenant without it" => logins::no_login,
+    "JWT: RS256, as the reference server takes it" => tokens::reference,
+    "JWT: ES256, with an issuer, an audience, and keys at a URL" => tokens::standard,
+    "JWT: a subject that is another's names a wallet of its own" => tokens::chosen_subject,
+    "JWT: a new source takes over the wallets of an old one" => tokens::moved,
     "retries: connections cut before the server heard" => retries::cut,
     "retries: 503" => retries::unavailable,
     "retries: answer lost after the write" => retries::lost_answer,
@@ -151,6 +158,8 @@ pub struct Target {
     path: String,
     ops_authority: String,
     body_limit: usize,
+    operator: Operator,
+    company: OnceCell<tokens::Company>,
 }
 
 impl Target {
@@ -159,6 +168,7 @@ impl Target {
         other_base_url: &str,
         ops_url: &str,
         body_limit: usize,
+        operator: Operator,
     ) -> Result<Self, String> {
         let base_url = base_url.trim_end_matches('/');
         let (authority, path) = wire::split_url(base_url)?;
@@ -174,7 +184,20 @@ impl Target {
             path: path.to_string(),
             ops_authority: ops_authority.to_string(),
             body_limit,
+            operator,
+            company: OnceCell::new(),
         })
+    }
+
+    /// The tenant that the base URL names.
+    fn tenant(&self) -> &str {
+        self.path.split('/').nth(2).unwrap_or_default()
+    }
+
+    /// Another tenant's base URL.
+    fn base_url_of(&self, slug: &str) -> String {
+        let path = self.path.replacen(self.tenant(), slug, 1);
+        format!("http://{}{path}", self.authority)
     }
 
     fn auth_path(&self) -> String {
@@ -412,6 +435,21 @@ fn refused<T>(what: &str, kind: Kind, result: Result<T, Failure>) -> Verdict {
         Err(failure) => Err(format!("{what}: expected {kind:?}, got {}", failure.error)),
         Ok(_) => Err(format!("{what}: expected {kind:?}, got ok")),
     }
+}
+
+/// What comes about in a few seconds, as by what an operator has changed.
+async fn eventually<T, F>(check: impl Fn() -> F) -> Result<T, String>
+where
+    F: Future<Output = Result<T, String>>,
+{
+    const TRIES: usize = 200;
+    for _ in 1..TRIES {
+        if let Ok(done) = check().await {
+            return Ok(done);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    check().await
 }
 
 fn equal<T: PartialEq + Debug>(what: impl Display, got: T, expected: T) -> Verdict {

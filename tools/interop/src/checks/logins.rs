@@ -60,6 +60,14 @@ impl Observed {
         self.auth.requests()
     }
 
+    /// Another's store, through this client.
+    fn of(&self, store: &Store) -> Store {
+        Store {
+            id: store.id.clone(),
+            ..self.store.clone()
+        }
+    }
+
     /// The token that it sent last.
     fn token(&self) -> Result<Token, String> {
         let authorizations = self.calls.authorizations();
@@ -195,13 +203,9 @@ pub async fn isolation(setup: Arc<Setup>) -> Verdict {
 
 /// The linking key is made of the wallet's seed and the host of the auth URL, and of nothing else.
 pub async fn restarts(setup: Arc<Setup>) -> Verdict {
-    let (parent, id) = (parent(), unique("store"));
+    let parent = parent();
     let first = Observed::open(&setup, parent, &[]).await?;
-    let first_store = Store {
-        id: id.clone(),
-        ..first.store.clone()
-    };
-    first_store.put("k", 0, b"v").await?;
+    first.store.put("k", 0, b"v").await?;
     let subject = first.token()?.subject;
     for release in RELEASES.into_iter().chain([setup.release]) {
         let setup = Setup {
@@ -210,11 +214,7 @@ pub async fn restarts(setup: Arc<Setup>) -> Verdict {
             key: setup.key,
         };
         let again = Observed::open(&setup, parent, &[]).await?;
-        let store = Store {
-            id: id.clone(),
-            ..again.store.clone()
-        };
-        holds(&store, "k", 1, b"v").await?;
+        holds(&again.of(&first.store), "k", 1, b"v").await?;
         let what = format!("sub with {}", release.version());
         equal(what, &again.token()?.subject, &subject)?;
         equal("logins", again.logins(), 1)?;
