@@ -12,6 +12,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -35,6 +37,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/storage/postgres"
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
 )
 
 func TestMain(m *testing.M) {
@@ -100,18 +103,59 @@ func start(t testing.TB, changes ...func(*api.Config)) *platform {
 		served:   make(chan struct{}),
 	}
 	var err error
-	p.service, err = tenants.NewService(open(t, url, db.RoleAdmin), tenants.ServiceConfig{BaseDomain: baseDomain})
+	p.service, err = tenants.NewService(open(t, url, db.RoleAdmin), tenants.ServiceConfig{BaseDomain: baseDomain, MasterKey: masterKey()})
 	check(t, err)
+	p.run(t, changes)
+	p.create(t, "acme")
+	return p
+}
+
+// beside starts another instance over the platform's database.
+func (p *platform) beside(t testing.TB, changes ...func(*api.Config)) *platform {
+	t.Helper()
+	other := &platform{
+		database: p.database,
+		proxy:    dbtest.NewProxy(t, p.database),
+		service:  p.service,
+		log:      &logbook{},
+		metrics:  sdkmetric.NewManualReader(),
+		served:   make(chan struct{}),
+	}
+	other.run(t, changes)
+	return other
+}
+
+// masterKey is the one of all platforms.
+var masterKey = sync.OnceValue(func() *masterkey.Key {
+	dir, err := os.MkdirTemp("", "vss-api-test-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	key, err := masterkey.Create(filepath.Join(dir, "master.key"))
+	if err != nil {
+		panic(err)
+	}
+	return key
+})
+
+// run serves an instance until the test ends.
+func (p *platform) run(t testing.TB, changes []func(*api.Config)) {
+	t.Helper()
 	pool := open(t, p.proxy.URL(), db.RoleAPI)
+	var err error
 	p.directory, err = tenants.NewDirectory(pool, tenants.DirectoryConfig{BaseDomain: baseDomain, Timeout: time.Minute})
 	check(t, err)
-	p.create(t, "acme")
-
+	check(t, p.directory.Refresh(t.Context()))
 	store := postgres.New(pool, postgres.Config{AllowDataLoss: true})
+	auth := tenants.NewAuthenticator(tenants.AuthenticatorConfig{})
+	logins, err := tenants.NewLogins(auth, tenants.LoginsConfig{Pool: pool, MasterKey: masterKey()})
+	check(t, err)
 	cfg := api.Config{
 		Store:         store,
 		Tenants:       p.directory,
-		Auth:          tenants.NewAuthenticator(tenants.AuthenticatorConfig{}),
+		Auth:          auth,
+		Logins:        logins,
 		Ready:         store.Check,
 		Log:           slog.New(slog.NewJSONHandler(p.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(p.metrics)),
@@ -137,7 +181,6 @@ func start(t testing.TB, changes ...func(*api.Config)) *platform {
 		drain()
 		p.wait(t, 20*time.Second)
 	})
-	return p
 }
 
 // wait waits for Serve to return, which it must do with nil.
@@ -181,7 +224,18 @@ func (p *platform) create(t testing.TB, slug string, domains ...string) {
 	t.Helper()
 	_, err := p.service.Create(t.Context(), operator, tenants.NewTenant{Slug: slug, Name: slug})
 	check(t, err)
-	p.set(t, slug, tenants.Change{AddDomains: domains})
+	check(t, p.directory.Refresh(t.Context()))
+	for _, domain := range domains {
+		p.addDomain(t, slug, domain)
+	}
+}
+
+// addDomain gives a tenant a domain, which the server knows of when it returns.
+func (p *platform) addDomain(t testing.TB, slug, domain string) {
+	t.Helper()
+	_, err := p.service.AddDomain(t.Context(), operator, slug, domain, true)
+	check(t, err)
+	check(t, p.directory.Refresh(t.Context()))
 }
 
 // set changes a tenant, which the server knows of when it returns.

@@ -50,7 +50,8 @@ func TestARequestIsOneLineOfTheLog(t *testing.T) {
 			"level": "INFO", "tenant": "acme", "call": "getObject", "wallet": me, "status": 404.0, "outcome": "NO_SUCH_KEY_EXCEPTION",
 			"received": 11.0, "sent": 15.0}},
 		{"no credential", p.do(t, noCredential), map[string]any{
-			"level": "INFO", "tenant": "acme", "call": "getObject", "wallet": "", "status": 401.0, "outcome": "AUTH_EXCEPTION", "received": 0.0}},
+			"level": "INFO", "tenant": "acme", "call": "getObject", "wallet": "", "status": 401.0, "outcome": "AUTH_EXCEPTION", "received": 0.0,
+			"refusal": "there is no Authorization header"}},
 		{"unknown tenant", p.wallet(t, "nobody", 1).get(t, "k"), map[string]any{
 			"level": "INFO", "tenant": "", "call": "getObject", "wallet": "", "status": 403.0, "outcome": "INTERNAL_SERVER_EXCEPTION"}},
 		{"unknown path", p.do(t, nowhere), map[string]any{
@@ -73,6 +74,9 @@ func TestARequestIsOneLineOfTheLog(t *testing.T) {
 			}
 			fields := slices.Sorted(maps.Keys(line))
 			want := []string{"call", "client", "duration_ms", "level", "msg", "outcome", "received", "request", "sent", "status", "tenant", "time", "wallet"}
+			if tc.want["refusal"] != nil {
+				want = slices.Insert(want, 7, "refusal")
+			}
 			if !slices.Equal(fields, want) {
 				t.Errorf("fields are %q", fields)
 			}

@@ -134,7 +134,7 @@ func (s *Server) recoverPanics(next http.Handler) http.Handler {
 func allowBrowsers(next http.Handler) http.Handler {
 	return cors.Handler(cors.Options{
 		AllowedOrigins: []string{"*"},
-		AllowedMethods: []string{http.MethodPost, http.MethodGet}, // GET: LNURL-auth
+		AllowedMethods: []string{http.MethodPost, http.MethodGet, http.MethodHead}, // the last two: LNURL-auth
 		AllowedHeaders: []string{"*"},                             // echoed: clients send fixed headers of their own
 		ExposedHeaders: []string{"Vss-Protocol-Version", requestIDHeader, "Retry-After"},
 		MaxAge:         int(time.Hour / time.Second),

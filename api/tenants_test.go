@@ -33,7 +33,7 @@ func TestWhoMayCallWhatByWhichName(t *testing.T) {
 	t.Parallel()
 	p := start(t)
 	domains := map[string]string{"acme": "vss.acme.com", "globex": "state.globex.org"}
-	p.set(t, "acme", tenants.Change{AddDomains: []string{domains["acme"]}})
+	p.addDomain(t, "acme", domains["acme"])
 	p.create(t, "globex", domains["globex"])
 
 	// The four wallets have, in the same store under the same key, their own names. The keys of wallets with
@@ -255,9 +255,11 @@ func TestATenantIsKnownFromItsCreationOn(t *testing.T) {
 	w.by(t, p.http, domain, "getObject", get).wantValue(t, "v")
 
 	// A domain given back is nobody's, and its wallets find no empty store there.
-	p.set(t, "later", tenants.Change{RemoveDomains: []string{"vss.later.com"}})
+	_, err := p.service.RemoveDomain(t.Context(), operator, "later", "vss.later.com")
+	check(t, err)
+	check(t, p.directory.Refresh(t.Context()))
 	w.by(t, p.http, domain, "getObject", get).want(t, 403, internal)
-	p.set(t, "acme", tenants.Change{AddDomains: []string{"vss.later.com"}})
+	p.addDomain(t, "acme", "vss.later.com")
 	w.by(t, p.http, domain, "getObject", get).want(t, 404, noSuch) // it is acme's now
 	w.wantValue(t, "k", "v")
 }
@@ -295,7 +297,7 @@ func TestTheBodyLimitIsTheTenants(t *testing.T) {
 func TestAClosedTenantLeaksNothingThroughAnotherName(t *testing.T) {
 	t.Parallel()
 	p := start(t)
-	p.set(t, "acme", tenants.Change{AddDomains: []string{"vss.acme.com"}})
+	p.addDomain(t, "acme", "vss.acme.com")
 	w := p.wallet(t, "acme", 1)
 	w.put(t, "k", "v").wantDone(t)
 	p.set(t, "acme", tenants.Change{State: ptr(tenants.Closed)})

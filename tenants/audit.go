@@ -63,13 +63,14 @@ func (s *Service) change(
 		if err != nil {
 			return err
 		}
+		was := facts(before) // apply may change it in place
 		if err := apply(tx, before); err != nil {
 			return err
 		}
 		if after, err = find(ctx, tx, slug); err != nil {
 			return err
 		}
-		detail := compare(facts(before), facts(after))
+		detail := compare(was, facts(after))
 		if len(detail) == 0 {
 			return nil
 		}

@@ -173,7 +173,8 @@ func (a *Authenticator) authenticate(
 	if err != nil {
 		return nil, err
 	}
-	key := cacheKey{tenant, sha256.Sum256([]byte(credential))}
+	var room [1 << 10]byte // most fit, and need no memory of their own
+	key := cacheKey{tenant, sha256.Sum256(append(room[:0], credential...))}
 	if v, ok := a.cache.GetIfPresent(key); ok {
 		if v.current() {
 			return v, v.check(now)
@@ -242,7 +243,7 @@ func (t *Tenant) checkClientKey(header http.Header, now time.Time) error {
 	if len(values) != 1 || values[0] == "" {
 		return refuse(reasonNoClientKey)
 	}
-	switch k := t.verify.clientKeys[sha256.Sum256([]byte(values[0]))]; {
+	switch k := t.schemes.clientKeys[sha256.Sum256([]byte(values[0]))]; {
 	case k == nil:
 		return refuse(reasonClientKey)
 	case !k.good(now):
@@ -323,10 +324,10 @@ func readSignature(tenant *Tenant, text string) (credential, error) {
 	if err != nil {
 		return nil, err
 	}
-	if tenant.verify.signature == nil {
+	if tenant.schemes.signature == nil {
 		return nil, refuse(reasonNoSource)
 	}
-	return &signed{token, tenant.verify.signature}, nil
+	return &signed{token, tenant.schemes.signature}, nil
 }
 
 func (s *signed) source() *Source     { return s.by }
@@ -351,7 +352,7 @@ type bearer struct {
 }
 
 func readToken(tenant *Tenant, text string) (credential, error) {
-	v := tenant.verify
+	v := tenant.schemes
 	if len(v.byIssuer) == 0 && v.anyIssuer == nil && len(v.byKeyID) == 0 {
 		return nil, refuse(reasonNoSource)
 	}

@@ -191,7 +191,7 @@ func (d *Directory) load(ctx context.Context, last *snapshot) (*snapshot, error)
 			t = last.bySlug[t.Slug]
 			s.all[i] = t
 		} else {
-			t.verify = prepare(t, issuers, d.cfg.Log)
+			t.schemes = prepare(t, issuers, d.cfg.Log)
 		}
 		s.bySlug[t.Slug] = t
 		for _, domain := range t.Domains {
@@ -214,16 +214,16 @@ func (t *Tenant) same(loaded *Tenant, issuers map[uuid.UUID]*jwt.Source) bool {
 		return false
 	}
 	before, now := *t, *loaded
-	before.verify, now.verify = nil, nil
+	before.schemes, now.schemes = nil, nil
 	if !reflect.DeepEqual(&before, &now) {
 		return false
 	}
-	for _, s := range t.verify.byIssuer {
+	for _, s := range t.schemes.byIssuer {
 		if s.issuer != issuers[s.ID] {
 			return false
 		}
 	}
-	return t.verify.anyIssuer == nil || t.verify.anyIssuer.issuer == issuers[t.verify.anyIssuer.ID]
+	return t.schemes.anyIssuer == nil || t.schemes.anyIssuer.issuer == issuers[t.schemes.anyIssuer.ID]
 }
 
 // All are all tenants, in the order of their slugs; none before the directory is loaded.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/netip"
 	"net/url"
 	"os"
 	"sync"
@@ -239,14 +240,14 @@ func TestAChangeByAnotherProcessHoldsOnEveryInstanceWithin5Seconds(t *testing.T)
 	everywhere("loaded", refused("localhost", "acme", ErrUnknownTenant))
 	p.create(t, "acme")
 	everywhere("created", named("localhost", "acme"))
-	p.set(t, "acme", Change{AddDomains: []string{"vss.acme.com"}})
+	p.addDomain(t, "acme", "vss.acme.com")
 	everywhere("domain added", named("vss.acme.com", ""))
 	p.set(t, "acme", Change{State: ptr(Closed)})
 	everywhere("closed", func(d *Directory) bool {
 		got, err := d.Resolve("vss.acme.com", "")
 		return err == nil && errors.Is(got.Refuses(false), ErrClosed)
 	})
-	p.set(t, "acme", Change{RemoveDomains: []string{"vss.acme.com"}})
+	done(t)(p.service.RemoveDomain(t.Context(), root, "acme", "vss.acme.com"))
 	everywhere("domain removed", refused("vss.acme.com", "", ErrUnknownTenant))
 	p.sql(t, "UPDATE credential_sources SET window_seconds = 60")
 	everywhere("changed by hand", func(d *Directory) bool {
@@ -410,7 +411,7 @@ func TestAWalletIsTheTenantsWhoseURLItUses(t *testing.T) {
 	p := newPlatform(t)
 	p.create(t, "acme", "vss.acme.com")
 	p.create(t, "globex")
-	p.set(t, "globex", Change{SignatureWindow: ptr(time.Hour)})
+	done(t)(p.service.SetSource(t.Context(), root, "globex", "signature", SourceChange{Window: ptr(time.Hour)}))
 	d := newDirectory(t, open(t, p.url, db.RoleAPI), DirectoryConfig{})
 	if err := d.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
@@ -428,7 +429,7 @@ func TestAWalletIsTheTenantsWhoseURLItUses(t *testing.T) {
 		}
 		for wallet := range byte(2) {
 			key := privateKey(wallet + 1)
-			caller, err := a.Authenticate(t.Context(), tenant, []string{signToken(key, now)})
+			caller, err := a.Authenticate(t.Context(), tenant, with(signToken(key, now)), netip.Addr{})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -438,7 +439,7 @@ func TestAWalletIsTheTenantsWhoseURLItUses(t *testing.T) {
 			identities[fmt.Sprint(caller.Tenant.ID, caller.Source.Namespace, caller.Subject)] = true
 
 			// Only at acme is a clock that is two hours off good enough.
-			_, err = a.Authenticate(t.Context(), tenant, []string{signToken(key, now-7200)})
+			_, err = a.Authenticate(t.Context(), tenant, with(signToken(key, now-7200)), netip.Addr{})
 			if url.tenant == "acme" && err != nil {
 				t.Error(err)
 			} else if url.tenant == "globex" {

@@ -43,7 +43,7 @@ func (s *Service) AddDomain(ctx context.Context, actor Actor, slug, host string,
 	return s.changeTenant(ctx, actor, "domain.add", slug, func(tx pgx.Tx, t *Tenant) error {
 		q := dbgen.New()
 		if vouch {
-			if err := release(ctx, tx, actor, t, host); err != nil {
+			if err := release(ctx, tx, actor, t, host, nil); err != nil {
 				return err
 			}
 		}
@@ -76,24 +76,27 @@ func (s *Service) checkDomain(domain string) (string, error) {
 	return host, nil
 }
 
-// release takes the host from a tenant that lost it. It fails with [ErrDomainTaken] where one still has it.
-func release(ctx context.Context, tx pgx.Tx, actor Actor, by *Tenant, host string) error {
+// release takes the host from a tenant that has it and no longer proves it: whose record is not among these, if it
+// ever needed one. It fails with [ErrDomainTaken] where one still has it.
+func release(ctx context.Context, tx pgx.Tx, actor Actor, by *Tenant, host string, records []string) error {
 	q := dbgen.New()
-	owner, err := q.DomainOwner(ctx, tx, host)
-	switch {
-	case errors.Is(err, pgx.ErrNoRows), err == nil && owner.TenantID == by.ID:
+	row, err := q.DomainOwner(ctx, tx, host)
+	if errors.Is(err, pgx.ErrNoRows) || err == nil && row.TenantID == by.ID {
 		return nil
-	case err != nil:
+	}
+	if err != nil {
 		return err
-	case DomainState(owner.State) != Lost:
+	}
+	d := domainOf(row)
+	if _, text := d.Record(); d.State != Lost && (d.Vouched || records == nil || slices.Contains(records, text)) {
 		return fmt.Errorf("%q: %w", host, ErrDomainTaken)
 	}
-	if err := q.UpdateDomain(ctx, tx, dbgen.UpdateDomainParams{TenantID: owner.TenantID, Host: host, State: string(Pending)}); err != nil {
+	if err := q.UpdateDomain(ctx, tx, dbgen.UpdateDomainParams{TenantID: row.TenantID, Host: host, State: string(Pending)}); err != nil {
 		return err
 	}
 	return q.InsertAudit(ctx, tx, dbgen.InsertAuditParams{
-		Actor: actor.String(), Action: "domain.release", TenantID: &owner.TenantID,
-		Detail: fmt.Appendf(nil, `{"domain:%s":{"before":{"state":"lost"},"after":{"state":"pending"}}}`, host),
+		Actor: actor.String(), Action: "domain.release", TenantID: &row.TenantID,
+		Detail: fmt.Appendf(nil, `{"domain:%s":{"before":{"state":%q},"after":{"state":"pending"}}}`, host, d.State),
 	})
 }
 
@@ -114,10 +117,12 @@ func (s *Service) CheckDomain(ctx context.Context, actor Actor, slug, domain str
 	if d == nil {
 		return nil, noDomain(domain)
 	}
-	proved, err := s.proved(ctx, d)
+	records, err := s.records(ctx, d)
 	if err != nil {
 		return nil, err
 	}
+	name, text := d.Record()
+	proved := slices.Contains(records, text)
 	after, err := s.changeTenant(ctx, actor, "domain.check", slug, func(tx pgx.Tx, t *Tenant) error {
 		now := time.Now()
 		d := t.domain(host)
@@ -127,7 +132,7 @@ func (s *Service) CheckDomain(ctx context.Context, actor Actor, slug, domain str
 		p := dbgen.UpdateDomainParams{TenantID: t.ID, Host: host, State: string(d.State), Vouched: d.Vouched, CheckedAt: &now}
 		switch {
 		case proved:
-			if err := release(ctx, tx, actor, t, host); err != nil {
+			if err := release(ctx, tx, actor, t, host, records); err != nil {
 				return err
 			}
 			p.State = string(Verified)
@@ -137,25 +142,24 @@ func (s *Service) CheckDomain(ctx context.Context, actor Actor, slug, domain str
 		return dbgen.New().UpdateDomain(ctx, tx, p)
 	})
 	if err == nil && !proved && !d.Vouched {
-		name, text := d.Record()
 		err = fmt.Errorf("%w: %s TXT %q", ErrUnproved, name, text)
 	}
 	return after, err
 }
 
-// proved says whether DNS has the domain's record. It fails where that cannot be said.
-func (s *Service) proved(ctx context.Context, d *Domain) (bool, error) {
+// records are the TXT records beside the domain's. It fails where DNS does not say.
+func (s *Service) records(ctx context.Context, d *Domain) ([]string, error) {
 	ctx, cancel := context.WithTimeout(ctx, dnsTimeout)
 	defer cancel()
-	name, text := d.Record()
+	name, _ := d.Record()
 	records, err := s.cfg.Resolver.LookupTXT(ctx, name+".") // absolute: no search domains
 	if e, ok := errors.AsType[*net.DNSError](err); ok && e.IsNotFound {
-		return false, nil
+		return nil, nil
 	}
 	if err != nil {
-		return false, fmt.Errorf("DNS did not answer, nothing was changed: %w", err)
+		return nil, fmt.Errorf("DNS did not answer, nothing was changed: %w", err)
 	}
-	return slices.Contains(records, text), nil
+	return records, nil
 }
 
 // RemoveDomain takes a host name from the tenant. Wallets that still use it are refused. It fails with

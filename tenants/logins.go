@@ -103,13 +103,16 @@ func (l *Logins) Run(ctx context.Context) {
 			return
 		case <-ticker.C:
 		}
-		limited, cancel := context.WithTimeout(ctx, 10*time.Second)
-		_, err := dbgen.New().ForgetChallenges(limited, l.cfg.Pool)
-		cancel()
-		if err != nil && ctx.Err() == nil {
+		if err := l.forget(ctx); err != nil && ctx.Err() == nil {
 			l.cfg.Log.Warn("old LNURL challenges were not removed", "error", err)
 		}
 	}
+}
+
+func (l *Logins) forget(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	defer cancel()
+	return dbgen.New().ForgetChallenges(ctx, l.cfg.Pool)
 }
 
 // Check opens every signing key of these tenants. It fails with [ErrNoMasterKey], or says which cannot be opened

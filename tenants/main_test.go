@@ -3,6 +3,10 @@ package tenants
 import (
 	"context"
 	"errors"
+	"net"
+	"os"
+	"path/filepath"
+	"sync"
 	"testing"
 	"time"
 
@@ -11,6 +15,7 @@ import (
 
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/db/dbtest"
+	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
 )
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
@@ -49,11 +54,45 @@ func open(t *testing.T, url string, role db.Role) *pgxpool.Pool {
 
 func newService(t *testing.T, url string) *Service {
 	t.Helper()
-	s, err := NewService(open(t, url, db.RoleAdmin), ServiceConfig{BaseDomain: baseDomain})
+	s, err := NewService(open(t, url, db.RoleAdmin), ServiceConfig{
+		BaseDomain: baseDomain, MasterKey: masterKey(), Resolver: records,
+	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// masterKey is the one of all platforms.
+var masterKey = sync.OnceValue(newMasterKey)
+
+func newMasterKey() *masterkey.Key {
+	dir, err := os.MkdirTemp("", "vss-tenants-test-")
+	if err != nil {
+		panic(err)
+	}
+	defer os.RemoveAll(dir)
+	key, err := masterkey.Create(filepath.Join(dir, "master.key"))
+	if err != nil {
+		panic(err)
+	}
+	return key
+}
+
+// records is the DNS of all platforms: TXT records by name, or an error.
+var records = new(dns)
+
+type dns struct{ sync.Map }
+
+func (d *dns) LookupTXT(_ context.Context, name string) ([]string, error) {
+	switch found, _ := d.Load(name); found := found.(type) {
+	case []string:
+		return found, nil
+	case error:
+		return nil, found
+	default:
+		return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
+	}
 }
 
 func newDirectory(t *testing.T, pool *pgxpool.Pool, cfg DirectoryConfig) *Directory {
@@ -75,16 +114,34 @@ func run(t *testing.T, d *Directory) {
 	t.Cleanup(func() { cancel(); <-done })
 }
 
+// create makes a tenant with these domains, for which an operator vouches.
 func (p *platform) create(t *testing.T, slug string, domains ...string) *Tenant {
 	t.Helper()
 	tenant, err := p.service.Create(t.Context(), root, NewTenant{Slug: slug, Name: "Tenant " + slug})
 	if err != nil {
 		t.Fatal(err)
 	}
-	if len(domains) > 0 {
-		tenant = p.set(t, slug, Change{AddDomains: domains})
+	for _, domain := range domains {
+		tenant = p.addDomain(t, slug, domain)
 	}
 	return tenant
+}
+
+func (p *platform) addDomain(t *testing.T, slug, domain string) *Tenant {
+	t.Helper()
+	return done(t)(p.service.AddDomain(t.Context(), root, slug, domain, true))
+}
+
+// done is the tenant after a change that must succeed.
+func done(t *testing.T) func(*Tenant, error) *Tenant {
+	t.Helper()
+	return func(tenant *Tenant, err error) *Tenant {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return tenant
+	}
 }
 
 func (p *platform) set(t *testing.T, slug string, c Change) *Tenant {

@@ -5,6 +5,7 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"golang.org/x/net/idna"
 )
@@ -86,7 +87,7 @@ func normalDomain(domain string) (string, error) {
 // trailing dot, be it valid or not.
 func asStored(domain string) string {
 	domain = strings.TrimSuffix(domain, ".")
-	if strings.ContainsFunc(domain, func(r rune) bool { return r > 0x7e }) {
+	if utf8.ValidString(domain) && strings.ContainsFunc(domain, func(r rune) bool { return r > 0x7e }) {
 		if host, err := idna.Lookup.ToASCII(domain); err == nil {
 			return host
 		}
@@ -100,7 +101,7 @@ func normalBaseDomain(domain string) (string, error) {
 	if domain == "" {
 		return "", nil
 	}
-	host := asStored(domain)
+	host := lower(strings.TrimSuffix(domain, "."))
 	for label := range strings.SplitSeq(host, ".") {
 		if checkLabel(label) != "" {
 			return "", fmt.Errorf("base domain %q is not a host name in ASCII, without port", domain)

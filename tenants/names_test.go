@@ -31,6 +31,11 @@ func TestADomainIsAHostNameOfTheTenantsOwn(t *testing.T) {
 		"1.2.3.4.com":                  "1.2.3.4.com",
 		long:                           long, // 253 characters
 		"a." + strings.Repeat("b", 63): "a." + strings.Repeat("b", 63),
+
+		// International names, by UTS 46.
+		"bücher.example":  "xn--bcher-kva.example",
+		"BÜCHER.Example.": "xn--bcher-kva.example",
+		"\u212aelvin.com": "kelvin.com", // the Kelvin sign
 	} {
 		if got, err := normalDomain(given); err != nil || got != want {
 			t.Errorf("%q: got %q, %v", given, got, err)
@@ -39,7 +44,7 @@ func TestADomainIsAHostNameOfTheTenantsOwn(t *testing.T) {
 	for _, given := range []string{
 		"", ".", "..", "com", "localhost", "localhost.", ".acme.com", "acme..com", "acme.com..", "acme.com:443", "https://acme.com",
 		"acme.com/vss", "user@acme.com", "acme.com ", " acme.com", "ac me.com", "a_b.com", "*.acme.com", "-a.com", "a-.com",
-		"bücher.example", "acme.com\x00", "acme.\xff", "\u212aelvin.com", // the Kelvin sign, not a K
+		"acme.com\x00", "acme.\xff", "bü cher.example", "bücher..example", "ａ/b.com", "\u200d.com",
 		"1.2.3.4", "127.1", "0x7f.0.0.1", "0x7f000001", "[::1]", "::1", "a.1", "a.0x1",
 		"a" + long, "a." + strings.Repeat("b", 64),
 	} {

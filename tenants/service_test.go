@@ -28,6 +28,7 @@ func TestANewTenantIsActiveAndItsWalletsSign(t *testing.T) {
 		Sources: []Source{{
 			ID: created.Sources[0].ID, Name: "signature", Kind: Signature, Namespace: "sig", Window: 24 * time.Hour,
 		}},
+		Gate:      Gate{State: GateOff, Header: "X-Client-Key"},
 		CreatedAt: created.CreatedAt,
 	}
 	if !reflect.DeepEqual(created, want) {
@@ -59,16 +60,13 @@ func TestASetChangesWhatItNamesAndNothingElse(t *testing.T) {
 		{Change{Name: ptr("Other")}, func() { want.Name = "Other" }},
 		{Change{State: ptr(ReadOnly)}, func() { want.State = ReadOnly }},
 		{Change{BodyLimit: ptr(MinBodyLimit)}, func() { want.BodyLimit = 1024 }},
-		{Change{SignatureWindow: ptr(time.Hour)}, func() { want.Sources[0].Window = time.Hour }},
-		{Change{AddDomains: []string{"b.acme.com", "A.Acme.com.", "a.acme.com"}}, func() { want.Domains = []string{"a.acme.com", "b.acme.com"} }},
-		{Change{AddDomains: []string{"a.acme.com", "c.acme.com"}, RemoveDomains: []string{"B.acme.com."}}, func() { want.Domains[1] = "c.acme.com" }},
-		{Change{RemoveDomains: []string{"a.acme.com", "c.acme.com"}}, func() { want.Domains = nil }},
+		{Change{Gate: ptr(GateObserved)}, func() { want.Gate.State = GateObserved }},
+		{Change{Header: ptr("X-App")}, func() { want.Gate.Header = "X-App" }},
 		{Change{State: ptr(Closed)}, func() { want.State = Closed }},
 		{Change{
-			Name: ptr("Acme"), State: ptr(Active), BodyLimit: ptr(int64(5000)), SignatureWindow: ptr(time.Minute), AddDomains: []string{"d.acme.com"},
+			Name: ptr("Acme"), State: ptr(Active), BodyLimit: ptr(int64(5000)), Gate: ptr(GateOff), Header: ptr("X-Key"),
 		}, func() {
-			want.Name, want.State, want.BodyLimit, want.Domains = "Acme", Active, 5000, []string{"d.acme.com"}
-			want.Sources[0].Window = time.Minute
+			want.Name, want.State, want.BodyLimit, want.Gate = "Acme", Active, 5000, Gate{GateOff, "X-Key"}
 		}},
 		{Change{}, func() {}},
 	} {
@@ -102,7 +100,24 @@ func TestARefusedChangeLeavesNothingBehind(t *testing.T) {
 	}
 	// Beside what is wrong, each change asks for something that would be right.
 	with := func(c Change) Change { c.Name = ptr("changed"); return c }
-	add := func(domain string) Change { return with(Change{AddDomains: []string{"ok.acme.com", domain}}) }
+	add := func(domain string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := p.service.AddDomain(ctx, root, "acme", domain, true)
+			return err
+		}
+	}
+	remove := func(domain string) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := p.service.RemoveDomain(ctx, root, "acme", domain)
+			return err
+		}
+	}
+	window := func(d time.Duration) func(context.Context) error {
+		return func(ctx context.Context) error {
+			_, err := p.service.SetSource(ctx, root, "acme", "signature", SourceChange{Window: &d})
+			return err
+		}
+	}
 
 	for _, tc := range []struct {
 		name  string
@@ -141,25 +156,23 @@ func TestARefusedChangeLeavesNothingBehind(t *testing.T) {
 		{name: "set: empty state", try: set("acme", with(Change{State: ptr(State(""))})), field: "state"},
 		{name: "set: limit zero", try: set("acme", with(Change{BodyLimit: ptr(int64(0))})), field: "body_limit"},
 		{name: "set: large limit", try: set("acme", with(Change{BodyLimit: ptr(MaxBodyLimit + 1)})), field: "body_limit"},
-		{name: "set: small window", try: set("acme", with(Change{SignatureWindow: ptr(time.Minute - 1)})), field: "signature_window"},
-		{name: "set: large window", try: set("acme", with(Change{SignatureWindow: ptr(24*time.Hour + time.Second)})), field: "signature_window"},
-		{name: "set: part of a second", try: set("acme", with(Change{SignatureWindow: ptr(time.Hour + time.Millisecond)})), field: "signature_window"},
+		{name: "source: small window", try: window(time.Minute - 1), field: "window"},
+		{name: "source: large window", try: window(24*time.Hour + time.Second), field: "window"},
+		{name: "source: part of a second", try: window(time.Hour + time.Millisecond), field: "window"},
 
-		{name: "set: a rival's domain", try: set("acme", add("vss.rival.com")), want: ErrDomainTaken},
-		{name: "set: a rival's domain, in other letters", try: set("acme", add("VSS.Rival.com.")), want: ErrDomainTaken},
-		{name: "set: the base domain", try: set("acme", add("vss.example")), field: "add_domains"},
-		{name: "set: below the base domain", try: set("acme", add("Rival.VSS.example.")), field: "add_domains"},
-		{name: "set: far below the base domain", try: set("acme", add("a.b.vss.example")), field: "add_domains"},
-		{name: "set: an address", try: set("acme", add("192.0.2.1")), field: "add_domains"},
-		{name: "set: localhost", try: set("acme", add("localhost")), field: "add_domains"},
-		{name: "set: a port", try: set("acme", add("acme.com:443")), field: "add_domains"},
-		{name: "set: an international name", try: set("acme", add("bücher.example")), field: "add_domains"},
-		{name: "set: added and removed", try: set("acme", Change{
-			AddDomains: []string{"vss.acme.com"}, RemoveDomains: []string{"VSS.acme.com"},
-		}), field: "add_domains"},
-		{name: "set: removing what is not there", try: set("acme", with(Change{RemoveDomains: []string{"vss.acme.com", "no.acme.com"}})), field: "remove_domains"},
-		{name: "set: removing a rival's domain", try: set("acme", with(Change{RemoveDomains: []string{"vss.rival.com"}})), field: "remove_domains"},
-		{name: "set: removing NUL", try: set("acme", with(Change{RemoveDomains: []string{"\x00"}})), field: "remove_domains"},
+		{name: "domain: a rival's domain", try: add("vss.rival.com"), want: ErrDomainTaken},
+		{name: "domain: a rival's domain, in other letters", try: add("VSS.Rival.com."), want: ErrDomainTaken},
+		{name: "domain: the base domain", try: add("vss.example"), field: "domain"},
+		{name: "domain: below the base domain", try: add("Rival.VSS.example."), field: "domain"},
+		{name: "domain: far below the base domain", try: add("a.b.vss.example"), field: "domain"},
+		{name: "domain: an address", try: add("192.0.2.1"), field: "domain"},
+		{name: "domain: localhost", try: add("localhost"), field: "domain"},
+		{name: "domain: a port", try: add("acme.com:443"), field: "domain"},
+		{name: "domain: an international name that is none", try: add("bü cher.example"), field: "domain"},
+		{name: "domain: an international name below the base domain", try: add("bücher.vss.example"), field: "domain"},
+		{name: "domain: removing what is not there", try: remove("no.acme.com"), want: ErrNotFound},
+		{name: "domain: removing a rival's domain", try: remove("vss.rival.com"), want: ErrNotFound},
+		{name: "domain: removing NUL", try: remove("\x00"), want: ErrNotFound},
 		{name: "set: a call that was given up", try: func(ctx context.Context) error {
 			ctx, cancel := context.WithCancel(ctx)
 			cancel()
@@ -194,8 +207,8 @@ func TestAllThatIsWrongWithAChangeIsSaidAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.Set(t.Context(), root, "acme", Change{Name: ptr(""), AddDomains: []string{"localhost", "1.2.3.4"}})
-	for _, part := range []string{"name: ", `add_domains: "localhost"`, `add_domains: "1.2.3.4"`} {
+	_, err = s.Set(t.Context(), root, "acme", Change{Name: ptr(""), BodyLimit: ptr(int64(1)), Gate: ptr(GateState("shut")), Header: ptr("A B")})
+	for _, part := range []string{"name: ", "body_limit: ", "client_key_gate: ", "client_key_header: "} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("%q is not in %v", part, err)
 		}
@@ -241,18 +254,20 @@ func TestEveryChangeHasOneAuditRow(t *testing.T) {
 	}
 	step(func() { p.create(t, "acme") }, "operator:root@host tenant.create acme", `{
 		"slug": {"after": "acme"}, "name": {"after": "Tenant acme"}, "state": {"after": "active"},
-		"body_limit": {"after": 104857600}, "domains": {"after": []},
+		"body_limit": {"after": 104857600}, "client_key_gate": {"after": "off"}, "client_key_header": {"after": "X-Client-Key"},
 		"source:signature": {"after": {"kind": "signature", "namespace": "sig", "window_seconds": 86400}}}`)
 	step(func() { p.set(t, "acme", Change{State: ptr(ReadOnly)}) }, "operator:root@host tenant.set acme",
 		`{"state": {"before": "active", "after": "read_only"}}`)
-	step(func() { p.set(t, "acme", Change{SignatureWindow: ptr(time.Hour)}) }, "operator:root@host tenant.set acme",
+	step(func() {
+		done(t)(p.service.SetSource(t.Context(), root, "acme", "signature", SourceChange{Window: ptr(time.Hour)}))
+	}, "operator:root@host source.set acme",
 		`{"source:signature": {
 			"before": {"kind": "signature", "namespace": "sig", "window_seconds": 86400},
 			"after": {"kind": "signature", "namespace": "sig", "window_seconds": 3600}}}`)
-	step(func() { p.set(t, "acme", Change{AddDomains: []string{"a.com", "b.com"}, Name: ptr("Acme")}) }, "operator:root@host tenant.set acme",
-		`{"name": {"before": "Tenant acme", "after": "Acme"}, "domains": {"before": [], "after": ["a.com", "b.com"]}}`)
-	step(func() { p.set(t, "acme", Change{RemoveDomains: []string{"a.com"}}) }, "operator:root@host tenant.set acme",
-		`{"domains": {"before": ["a.com", "b.com"], "after": ["b.com"]}}`)
+	step(func() { p.addDomain(t, "acme", "a.com") }, "operator:root@host domain.add acme",
+		`{"domain:a.com": {"after": {"state": "verified", "vouched": true}}}`)
+	step(func() { done(t)(p.service.RemoveDomain(t.Context(), root, "acme", "a.com")) }, "operator:root@host domain.remove acme",
+		`{"domain:a.com": {"before": {"state": "verified", "vouched": true}}}`)
 	step(func() {
 		if _, err := p.service.Set(t.Context(), Actor{System, "demo"}, "acme", Change{BodyLimit: ptr(int64(2048))}); err != nil {
 			t.Fatal(err)
@@ -261,7 +276,8 @@ func TestEveryChangeHasOneAuditRow(t *testing.T) {
 
 	// What changes nothing is no change.
 	p.set(t, "acme", Change{})
-	p.set(t, "acme", Change{Name: ptr("Acme"), State: ptr(ReadOnly), AddDomains: []string{"b.com"}})
+	p.set(t, "acme", Change{Name: ptr("Tenant acme"), State: ptr(ReadOnly)})
+	done(t)(p.service.SetSource(t.Context(), root, "acme", "signature", SourceChange{Window: ptr(time.Hour)}))
 	if n := p.audited(t); n != before {
 		t.Errorf("%d audit rows, want %d", n, before)
 	}
@@ -273,7 +289,7 @@ func TestAChangeThatCannotBeAuditedIsNotMade(t *testing.T) {
 	want := p.create(t, "acme")
 	p.sql(t, "ALTER TABLE audit_log ADD CHECK (false) NOT VALID")
 	generation := p.generation(t)
-	if _, err := p.service.Set(t.Context(), root, "acme", Change{State: ptr(Closed), AddDomains: []string{"a.com"}}); err == nil {
+	if _, err := p.service.Set(t.Context(), root, "acme", Change{State: ptr(Closed)}); err == nil {
 		t.Error("Set succeeded")
 	}
 	if _, err := p.service.Create(t.Context(), root, NewTenant{Slug: "new", Name: "New"}); err == nil {
@@ -363,7 +379,6 @@ func TestAChangeByHandMeanwhileIsNeitherUndoneNorAuditedAsTheServices(t *testing
 	}
 }
 
-// Two changes that touch rows and the directory in opposite orders do not deadlock either.
 func TestOfSeveralWhoWantADomainOneGetsIt(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
@@ -374,11 +389,7 @@ func TestOfSeveralWhoWantADomainOneGetsIt(t *testing.T) {
 	for round := range 5 {
 		domain := fmt.Sprintf("round-%d.com", round)
 		errs := together(6, func(i int) error {
-			c := Change{AddDomains: []string{domain}}
-			if i%2 == 0 {
-				c.Name = ptr(fmt.Sprint("round ", round))
-			}
-			_, err := services[i%2].Set(t.Context(), root, fmt.Sprint("tenant-", i), c)
+			_, err := services[i%2].AddDomain(t.Context(), root, fmt.Sprint("tenant-", i), domain, true)
 			return err
 		})
 		wantOneWinner(t, errs, ErrDomainTaken)
@@ -392,7 +403,7 @@ func TestConcurrentChangesOfOneTenantAllHold(t *testing.T) {
 	p.create(t, "acme")
 	before := p.audited(t)
 	for _, err := range together(20, func(i int) error {
-		_, err := services[i%2].Set(t.Context(), root, "acme", Change{AddDomains: []string{fmt.Sprintf("d%d.com", i)}})
+		_, err := services[i%2].AddDomain(t.Context(), root, "acme", fmt.Sprintf("d%d.com", i), true)
 		return err
 	}) {
 		if err != nil {
@@ -407,8 +418,8 @@ func TestConcurrentChangesOfOneTenantAllHold(t *testing.T) {
 		t.Errorf("%d audit rows for 20 changes", n-before)
 	}
 	// Each row tells of its own change: one domain more.
-	if n := query[int](t, p, `SELECT count(*) FROM audit_log WHERE action = 'tenant.set'
-		AND jsonb_array_length(detail->'domains'->'after') - jsonb_array_length(detail->'domains'->'before') <> 1`); n != 0 {
+	if n := query[int](t, p, `SELECT count(*) FROM audit_log WHERE action = 'domain.add'
+		AND (SELECT count(*) FROM jsonb_object_keys(detail)) <> 1`); n != 0 {
 		t.Errorf("%d audit rows tell of more than their change", n)
 	}
 }
@@ -430,9 +441,11 @@ func TestEveryKindOfChangeHasALaterGeneration(t *testing.T) {
 	grows("name", func() { p.set(t, "acme", Change{Name: ptr("x")}) })
 	grows("state", func() { p.set(t, "acme", Change{State: ptr(Closed)}) })
 	grows("body limit", func() { p.set(t, "acme", Change{BodyLimit: ptr(int64(4096))}) })
-	grows("window", func() { p.set(t, "acme", Change{SignatureWindow: ptr(time.Hour)}) })
-	grows("new domain", func() { p.set(t, "acme", Change{AddDomains: []string{"a.com"}}) })
-	grows("removed domain", func() { p.set(t, "acme", Change{RemoveDomains: []string{"a.com"}}) })
+	grows("window", func() {
+		done(t)(p.service.SetSource(t.Context(), root, "acme", "signature", SourceChange{Window: ptr(time.Hour)}))
+	})
+	grows("new domain", func() { p.addDomain(t, "acme", "a.com") })
+	grows("removed domain", func() { done(t)(p.service.RemoveDomain(t.Context(), root, "acme", "a.com")) })
 	for _, statement := range []string{
 		"INSERT INTO tenants (slug, name) VALUES ('hand', 'by hand')",
 		"UPDATE tenants SET state = 'closed' WHERE slug = 'hand'",
@@ -442,7 +455,7 @@ func TestEveryKindOfChangeHasALaterGeneration(t *testing.T) {
 		"TRUNCATE domains",
 		"UPDATE credential_sources SET window_seconds = 60",
 		"DELETE FROM credential_sources",
-		"TRUNCATE credential_sources",
+		"TRUNCATE credential_sources CASCADE",
 		"DELETE FROM tenants WHERE slug = 'hand'",
 	} {
 		grows(statement, func() { p.sql(t, statement) })
@@ -462,6 +475,10 @@ func TestTheAdminRoleCanChangeNoIdentityAndNoHistory(t *testing.T) {
 			"DELETE FROM tenants",
 			"UPDATE credential_sources SET namespace = 'other'",
 			"UPDATE credential_sources SET tenant_id = gen_random_uuid()",
+			"UPDATE credential_sources SET host = 'other.com'",
+			"UPDATE source_keys SET public = ''",
+			"DELETE FROM source_keys",
+			"UPDATE client_keys SET hash = ''",
 			"DELETE FROM credential_sources",
 			"UPDATE domains SET host = 'other.com'",
 			"UPDATE audit_log SET actor = 'nobody'",

@@ -32,7 +32,7 @@ type Tenant struct {
 	ClientKeys []ClientKey // for the gate, oldest first
 	CreatedAt  time.Time
 
-	verify *verifiers // of a tenant of a [Directory]
+	schemes *schemes // of a tenant of a [Directory]
 }
 
 // State is what a tenant's wallets may do. Every step is taken by a person and can be taken back

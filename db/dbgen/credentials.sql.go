@@ -42,18 +42,15 @@ func (q *Queries) AddAuthFailures(ctx context.Context, db DBTX, arg AddAuthFailu
 	return err
 }
 
-const ForgetChallenges = `-- name: ForgetChallenges :execrows
+const ForgetChallenges = `-- name: ForgetChallenges :exec
 DELETE FROM lnurl_used
  WHERE k1 IN (SELECT k1 FROM lnurl_used WHERE expires_at < now() - interval '1 hour' ORDER BY expires_at LIMIT 10000)
 `
 
 // Long after they expired by any instance's clock.
-func (q *Queries) ForgetChallenges(ctx context.Context, db DBTX) (int64, error) {
-	result, err := db.Exec(ctx, ForgetChallenges)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+func (q *Queries) ForgetChallenges(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, ForgetChallenges)
+	return err
 }
 
 const JWKSDocument = `-- name: JWKSDocument :one

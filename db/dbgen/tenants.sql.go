@@ -154,19 +154,21 @@ func (q *Queries) DirectoryGeneration(ctx context.Context, db DBTX) (int64, erro
 }
 
 const DomainOwner = `-- name: DomainOwner :one
-SELECT tenant_id, state FROM domains WHERE host = $1 AND state <> 'pending'
+SELECT host, tenant_id, created_at, state, challenge, vouched, checked_at FROM domains WHERE host = $1 AND state <> 'pending'
 `
 
-type DomainOwnerRow struct {
-	TenantID uuid.UUID
-	State    string
-}
-
-// Who has the host, whatever its state.
-func (q *Queries) DomainOwner(ctx context.Context, db DBTX, host string) (DomainOwnerRow, error) {
+func (q *Queries) DomainOwner(ctx context.Context, db DBTX, host string) (Domain, error) {
 	row := db.QueryRow(ctx, DomainOwner, host)
-	var i DomainOwnerRow
-	err := row.Scan(&i.TenantID, &i.State)
+	var i Domain
+	err := row.Scan(
+		&i.Host,
+		&i.TenantID,
+		&i.CreatedAt,
+		&i.State,
+		&i.Challenge,
+		&i.Vouched,
+		&i.CheckedAt,
+	)
 	return i, err
 }
 

@@ -11,7 +11,7 @@ ON CONFLICT (source_id) DO UPDATE SET url = excluded.url, document = excluded.do
 -- 1 for the first use of a challenge, 0 for any other: of several at once the later ones wait for the first.
 INSERT INTO lnurl_used (k1, expires_at) VALUES (@k1, @expires_at) ON CONFLICT DO NOTHING;
 
--- name: ForgetChallenges :execrows
+-- name: ForgetChallenges :exec
 -- Long after they expired by any instance's clock.
 DELETE FROM lnurl_used
  WHERE k1 IN (SELECT k1 FROM lnurl_used WHERE expires_at < now() - interval '1 hour' ORDER BY expires_at LIMIT 10000);

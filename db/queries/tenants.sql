@@ -83,8 +83,7 @@ UPDATE client_keys
 INSERT INTO domains (host, tenant_id, state, vouched) VALUES (@host, @tenant_id, @state, @vouched);
 
 -- name: DomainOwner :one
--- Who has the host, whatever its state.
-SELECT tenant_id, state FROM domains WHERE host = @host AND state <> 'pending';
+SELECT * FROM domains WHERE host = @host AND state <> 'pending';
 
 -- name: UpdateDomain :exec
 UPDATE domains

@@ -12,8 +12,8 @@ import (
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
 
-// verifiers is a tenant's credential sources as an [Authenticator] asks them.
-type verifiers struct {
+// schemes is a tenant's credential sources as an [Authenticator] asks them.
+type schemes struct {
 	signature  *Source
 	login      *tokenSource            // the LNURL source
 	byIssuer   map[string]*tokenSource // those that look at iss
@@ -43,10 +43,10 @@ func (s *tokenSource) verify(ctx context.Context, t *jwt.Token, now time.Time) (
 	return s.keys.VerifyToken(t, s.Rules, now)
 }
 
-// prepare makes a tenant's verifiers. The issuers are those of its sources that have a URL. A key that does
+// prepare makes a tenant's schemes. The issuers are those of its sources that have a URL. A key that does
 // not parse, which the [Service] would not have taken, is logged and left out.
-func prepare(t *Tenant, issuers map[uuid.UUID]*jwt.Source, log *slog.Logger) *verifiers {
-	v := &verifiers{
+func prepare(t *Tenant, issuers map[uuid.UUID]*jwt.Source, log *slog.Logger) *schemes {
+	v := &schemes{
 		signature:  t.source(Signature),
 		byIssuer:   map[string]*tokenSource{},
 		byKeyID:    map[string]*tokenSource{},
@@ -92,7 +92,7 @@ func prepare(t *Tenant, issuers map[uuid.UUID]*jwt.Source, log *slog.Logger) *ve
 
 // choose is the source that a token belongs to, by its iss or else its kid, or nil. [checkUnambiguous] sees to it
 // that there are not two.
-func (v *verifiers) choose(t *jwt.Token) *tokenSource {
+func (v *schemes) choose(t *jwt.Token) *tokenSource {
 	if s := v.byIssuer[t.Issuer]; s != nil {
 		return s
 	}

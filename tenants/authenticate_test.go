@@ -1,0 +1,638 @@
+package tenants
+
+import (
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/vss-cloud/vss-cloud/db"
+	"github.com/vss-cloud/vss-cloud/storage"
+	"github.com/vss-cloud/vss-cloud/tenants/egress"
+	"github.com/vss-cloud/vss-cloud/tenants/jwt"
+	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
+)
+
+func bearerOf(k *lnurl.SigningKey, issuer, subject string) string {
+	return "Bearer " + k.Sign(subject, issuer, time.Now(), time.Hour)
+}
+
+// known is the tenant as a fresh directory hands it out.
+func (p *platform) known(t *testing.T, slug string) *Tenant {
+	t.Helper()
+	d := newDirectory(t, open(t, p.url, db.RoleAPI), DirectoryConfig{})
+	if err := d.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	return find1(t, d, slug)
+}
+
+func find1(t *testing.T, d *Directory, slug string) *Tenant {
+	t.Helper()
+	tenant, err := d.Resolve("localhost", slug)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return tenant
+}
+
+func TestTheFormAndTheIssuerOfACredentialSayWhichSourceItIsOf(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	a, b, one, two := lnurl.NewSigningKey(), lnurl.NewSigningKey(), lnurl.NewSigningKey(), lnurl.NewSigningKey()
+	p.addSource(t, "acme", NewSource{Name: "a", Kind: JWT, Rules: from("https://a.example"), Keys: jwks(a)})
+	p.addSource(t, "acme", NewSource{Name: "b", Kind: JWT, Rules: from("https://b.example"), Keys: jwks(b)})
+	p.addSource(t, "acme", NewSource{Name: "one", Kind: JWT, Rules: from(""), Keys: jwks(one)})
+	p.addSource(t, "acme", NewSource{Name: "two", Kind: JWT, Rules: from(""), Keys: jwks(two)})
+	p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
+	tenant := p.known(t, "acme")
+	auth := NewAuthenticator(AuthenticatorConfig{})
+	logins, err := NewLogins(auth, LoginsConfig{MasterKey: masterKey()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	site, err := logins.Site(tenant, nil, netip.Addr{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	key := privateKey(5)
+	subject := fmt.Sprintf("%x", key.PubKey().SerializeCompressed())
+	login := func() string { return "Bearer " + site.Key.Sign(subject, site.Issuer, time.Now(), site.Life) }
+
+	wallets := map[storage.WalletID]string{}
+	for _, tc := range []struct{ credential, source, namespace string }{
+		{signToken(key, uint64(time.Now().Unix())), "signature", "sig"},
+		{bearerOf(a, "https://a.example", subject), "a", "jwt:a"},
+		{bearerOf(b, "https://b.example", subject), "b", "jwt:b"},
+		{bearerOf(one, "", subject), "one", "jwt:one"},
+		{bearerOf(two, "https://elsewhere.example", subject), "two", "jwt:two"},
+		{strings.Replace(login(), "Bearer", "bEARER", 1), "lnurl", "lnurl"},
+	} {
+		caller, err := auth.Authenticate(t.Context(), tenant, with(tc.credential), netip.Addr{})
+		if err != nil || caller.Source.Name != tc.source || caller.Source.Namespace != tc.namespace || caller.Subject != subject || caller.Tenant != tenant {
+			t.Errorf("%s: got %+v, %v", tc.source, caller, err)
+			continue
+		}
+		// One subject under six schemes is six wallets: no scheme can name another's.
+		if other := wallets[caller.Owner().Wallet()]; other != "" {
+			t.Errorf("%s and %s name one wallet", other, tc.source)
+		}
+		wallets[caller.Owner().Wallet()] = tc.source
+	}
+	for what, credential := range map[string]string{
+		"of a, signed by b":                bearerOf(b, "https://a.example", subject),
+		"of nobody":                        bearerOf(lnurl.NewSigningKey(), "https://nobody.example", subject),
+		"of the platform, signed by a":     bearerOf(a, site.Issuer, subject),
+		"of another tenant's platform key": bearerOf(lnurl.NewSigningKey(), site.Issuer, subject),
+		"signed by one, of b's issuer":     bearerOf(one, "https://b.example", subject),
+	} {
+		if caller, err := auth.Authenticate(t.Context(), tenant, with(credential), netip.Addr{}); !isRefusal(err) {
+			t.Errorf("%s: got %+v, %v", what, caller, err)
+		}
+	}
+}
+
+func isRefusal(err error) bool { _, ok := errors.AsType[*AuthError](err); return ok }
+
+func TestASourceInAnothersNamespaceNamesItsWallets(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	before, after := lnurl.NewSigningKey(), lnurl.NewSigningKey()
+	p.addSource(t, "acme", NewSource{Name: "before", Kind: JWT, Rules: from("https://before.example"), Keys: jwks(before)})
+	auth := NewAuthenticator(AuthenticatorConfig{})
+	old, err := auth.Authenticate(t.Context(), p.known(t, "acme"), with(bearerOf(before, "https://before.example", "alice")), netip.Addr{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	done(t)(p.service.RemoveSource(t.Context(), root, "acme", "before"))
+	p.addSource(t, "acme", NewSource{Name: "after", Kind: JWT, Rules: from("https://after.example"), Keys: jwks(after), NamespaceOf: "before"})
+	tenant := p.known(t, "acme")
+	moved, err := auth.Authenticate(t.Context(), tenant, with(bearerOf(after, "https://after.example", "alice")), netip.Addr{})
+	if err != nil || moved.Owner() != old.Owner() {
+		t.Errorf("got %+v, %v, want %+v", moved, err, old)
+	}
+	if _, err := auth.Authenticate(t.Context(), tenant, with(bearerOf(before, "https://before.example", "alice")), netip.Addr{}); !isRefusal(err) {
+		t.Errorf("the removed source still proves: %v", err)
+	}
+}
+
+// The claim of a revocation: at once, on every instance within 5 s, cached credentials included.
+func TestWhatIsTakenBackHoldsOnEveryInstanceWithin5SecondsCacheIncluded(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	key := lnurl.NewSigningKey()
+	auths := []*Authenticator{NewAuthenticator(AuthenticatorConfig{}), NewAuthenticator(AuthenticatorConfig{})}
+	var directories []*Directory
+	for range auths {
+		d := newDirectory(t, open(t, p.url, db.RoleAPI), DirectoryConfig{})
+		run(t, d)
+		directories = append(directories, d)
+	}
+	p.create(t, "acme")
+	p.create(t, "bystander")
+	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from(""), Keys: jwks(key, lnurl.NewSigningKey())})
+	p.addSource(t, "bystander", NewSource{Name: "auth", Kind: JWT, Rules: from(""), Keys: jwks(key)})
+	_, clientKey, err := p.service.AddClientKey(t.Context(), root, "acme", "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	header := with(bearerOf(key, "", "alice"))
+	header.Set("X-Client-Key", clientKey)
+	everywhere := func(what, slug string, accepted bool) {
+		t.Helper()
+		for i, d := range directories {
+			eventually(t, fmt.Sprint(what, ", on instance ", i), func() bool {
+				tenant, err := d.Resolve("localhost", slug)
+				if err != nil {
+					return false
+				}
+				for range 2 { // cold, and cached
+					if _, err := auths[i].Authenticate(t.Context(), tenant, header, netip.Addr{}); (err == nil) != accepted {
+						return false
+					}
+				}
+				return true
+			})
+		}
+	}
+	everywhere("good", "acme", true)
+	done(t)(p.service.SetKey(t.Context(), root, "acme", "auth", key.ID(), jwt.Retired, time.Now().Add(time.Hour)))
+	everywhere("key retired later", "acme", true)
+	done(t)(p.service.SetKey(t.Context(), root, "acme", "auth", key.ID(), jwt.Retired, time.Now().Add(-time.Second)))
+	everywhere("key retired", "acme", false)
+	done(t)(p.service.SetKey(t.Context(), root, "acme", "auth", key.ID(), jwt.Active, time.Time{}))
+	everywhere("key active again", "acme", true)
+	done(t)(p.service.SetKey(t.Context(), root, "acme", "auth", key.ID(), jwt.Standby, time.Time{}))
+	everywhere("key on standby", "acme", false)
+	done(t)(p.service.SetKey(t.Context(), root, "acme", "auth", key.ID(), jwt.Active, time.Time{}))
+	done(t)(p.service.Set(t.Context(), root, "acme", Change{Gate: ptr(GateRequired)}))
+	everywhere("gate required", "acme", true)
+	done(t)(p.service.RevokeClientKey(t.Context(), root, "acme", clientKey[:10]))
+	everywhere("client key revoked", "acme", false)
+	done(t)(p.service.Set(t.Context(), root, "acme", Change{Gate: ptr(GateOff)}))
+	everywhere("gate off", "acme", true)
+	done(t)(p.service.SetKey(t.Context(), root, "acme", "auth", key.ID(), jwt.Revoked, time.Time{}))
+	everywhere("key revoked", "acme", false)
+	everywhere("another tenant's key of the same kid", "bystander", true)
+}
+
+// issuerServer is a tenant's JWKS endpoint, which can be down.
+type issuerServer struct {
+	mu      sync.Mutex
+	keys    []byte
+	down    bool
+	fetched int
+}
+
+func (s *issuerServer) get(context.Context, string, http.Header) (egress.Response, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.fetched++
+	if s.down {
+		return egress.Response{}, errors.New("connection refused")
+	}
+	return egress.Response{Status: http.StatusOK, Header: http.Header{}, Body: s.keys}, nil
+}
+
+func (s *issuerServer) set(down bool, keys ...*lnurl.SigningKey) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.down, s.keys = down, jwks(keys...)
+}
+
+// clock is one that tests move.
+type clock struct{ ahead atomic.Int64 }
+
+func (c *clock) now() time.Time          { return time.Now().Add(time.Duration(c.ahead.Load())) }
+func (c *clock) forward(d time.Duration) { c.ahead.Add(int64(d)) }
+
+func TestAnIssuerThatIsDownForAnHourIsNotNoticedByWalletsWithKnownKeys(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from("https://a.example"), JWKSURL: "https://a.example/keys"})
+	known, unknown := lnurl.NewSigningKey(), lnurl.NewSigningKey()
+	issuer, time := &issuerServer{}, &clock{}
+	issuer.set(false, known)
+	auth := NewAuthenticator(AuthenticatorConfig{Now: time.now})
+	pool := open(t, p.url, db.RoleAPI)
+	instance := func() *Directory {
+		d := newDirectory(t, pool, DirectoryConfig{Fetch: issuer.get, Now: time.now})
+		run(t, d)
+		eventually(t, "the directory is loaded", d.Loaded)
+		return d
+	}
+	try := func(d *Directory, k *lnurl.SigningKey) error {
+		_, err := auth.Authenticate(t.Context(), find1(t, d, "acme"), with("Bearer "+k.Sign("alice", "https://a.example", time.now(), 0)), netip.Addr{})
+		return err
+	}
+	d := instance()
+	eventually(t, "the keys are fetched", func() bool { return try(d, known) == nil })
+	eventually(t, "the keys are kept", func() bool { return query[int](t, p, "SELECT count(*) FROM jwks_documents") == 1 })
+
+	issuer.set(true)
+	for range 12 {
+		time.forward(5 * 60e9)
+		if err := try(d, known); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// Nobody can say of a new key whether it is the issuer's: the wallet tries again.
+	wantError(t, try(d, unknown), ErrKeysUnavailable)
+
+	// An instance that starts meanwhile knows the last good keys.
+	late := instance()
+	if err := try(late, known); err != nil {
+		t.Error(err)
+	}
+	issuer.set(false, known, unknown)
+	time.forward(60e9)
+	eventually(t, "a new key is fetched when a token names it", func() bool { return try(d, unknown) == nil })
+}
+
+func TestAKeyOfAURLCanBeRevokedThoughTheURLStillHasIt(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from(""), JWKSURL: "https://a.example/keys"})
+	stolen, good := lnurl.NewSigningKey(), lnurl.NewSigningKey()
+	issuer := &issuerServer{}
+	issuer.set(false, stolen, good)
+	d := newDirectory(t, open(t, p.url, db.RoleAPI), DirectoryConfig{Fetch: issuer.get})
+	run(t, d)
+	eventually(t, "the directory is loaded", d.Loaded)
+	auth := NewAuthenticator(AuthenticatorConfig{})
+	token := with(bearerOf(stolen, "", "alice"))
+	accepted := func(h http.Header) bool {
+		_, err := auth.Authenticate(t.Context(), find1(t, d, "acme"), h, netip.Addr{})
+		return err == nil
+	}
+	eventually(t, "the key is fetched", func() bool { return accepted(token) })
+	eventually(t, "the keys are kept", func() bool { return query[int](t, p, "SELECT count(*) FROM jwks_documents") == 1 })
+
+	_, err := p.service.SetKey(t.Context(), root, "acme", "auth", "nobody", jwt.Revoked, time.Time{})
+	wantError(t, err, ErrNotFound)
+	_, err = p.service.SetKey(t.Context(), root, "acme", "auth", stolen.ID(), jwt.Standby, time.Time{})
+	wantInvalid(t, err, "state")
+	done(t)(p.service.SetKey(t.Context(), root, "acme", "auth", stolen.ID(), jwt.Revoked, time.Time{}))
+	eventually(t, "the key is revoked", func() bool { return !accepted(token) })
+	if !accepted(with(bearerOf(good, "", "alice"))) {
+		t.Error("the other key is revoked too")
+	}
+	// Another URL begins anew, and its key is still revoked.
+	done(t)(p.service.SetSource(t.Context(), root, "acme", "auth", SourceChange{JWKSURL: ptr("https://b.example/keys")}))
+	eventually(t, "the other URL is fetched", func() bool { return accepted(with(bearerOf(good, "", "bob"))) })
+	if accepted(token) {
+		t.Error("the key is back")
+	}
+}
+
+func TestTheGateAsksForAClientKey(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	tenant, key, err := p.service.AddClientKey(t.Context(), root, "acme", "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	prefix := tenant.ClientKeys[0].Prefix
+	tenant, fresh, err := p.service.RotateClientKey(t.Context(), root, "acme", prefix, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, lasting, err := p.service.RotateClientKey(t.Context(), root, "acme", tenant.ClientKeys[1].Prefix, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pool := open(t, p.url, db.RoleAPI)
+	auth := NewAuthenticator(AuthenticatorConfig{Pool: pool})
+	try := func(tenant *Tenant, name string, keys ...string) error {
+		header := with(signToken(privateKey(5), uint64(time.Now().Unix())))
+		for _, k := range keys {
+			header.Add(name, k)
+		}
+		_, err := auth.Authenticate(t.Context(), tenant, header, netip.Addr{})
+		return err
+	}
+	bad := map[string][]string{
+		reasonNoClientKey:    {},
+		reasonClientKey:      {"vck_" + strings.Repeat("a", 26)},
+		reasonClientKeyEnded: {key},
+	}
+	for _, gate := range []GateState{GateOff, GateObserved, GateRequired} {
+		p.set(t, "acme", Change{Gate: ptr(gate), Header: ptr("X-App")})
+		tenant := p.known(t, "acme")
+		for _, k := range []string{fresh, lasting} {
+			if err := try(tenant, "x-app", k); err != nil {
+				t.Errorf("%s: %v", gate, err)
+			}
+		}
+		for reason, keys := range bad {
+			switch err := try(tenant, "X-App", keys...); {
+			case gate == GateRequired:
+				wantAuthError(t, err, reason)
+			case err != nil:
+				t.Errorf("%s: %s: %v", gate, reason, err)
+			}
+		}
+		if gate == GateRequired {
+			wantAuthError(t, try(tenant, "X-App", fresh, fresh), reasonNoClientKey)
+			wantAuthError(t, try(tenant, "X-Client-Key", fresh), reasonNoClientKey)
+		}
+	}
+	if err := auth.failures.flush(t.Context(), pool); err != nil {
+		t.Fatal(err)
+	}
+	got := query[string](t, p, `SELECT string_agg(reason || ' ' || count, '; ' ORDER BY reason) FROM auth_failures WHERE source = ''`)
+	want := strings.Join([]string{
+		observed + reasonClientKeyEnded + " 1", observed + reasonNoClientKey + " 1", observed + reasonClientKey + " 1",
+		reasonClientKeyEnded + " 1", reasonNoClientKey + " 3", reasonClientKey + " 1",
+	}, "; ")
+	if len(got) != len(want) || !strings.Contains(got, reasonNoClientKey+" 3") {
+		t.Errorf("counted %s, want in some order %s", got, want)
+	}
+}
+
+func TestRefusalsAreCountedByTenantSourceAndReasonAndSurviveAnOutage(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	key := lnurl.NewSigningKey()
+	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from(""), Keys: jwks(key)})
+	tenant := p.known(t, "acme")
+	wire, cutPool := newWire(t, p.url)
+	auths := []*Authenticator{NewAuthenticator(AuthenticatorConfig{}), NewAuthenticator(AuthenticatorConfig{})}
+	refusals := func() {
+		for i, auth := range auths {
+			for range i + 1 {
+				for _, header := range []http.Header{
+					with(), with("Bearer x"), with("Bearer " + key.Sign("alice", "", time.Now().Add(-2*time.Hour), time.Hour)),
+					with(keyOne + sigOne + "1700000001"),
+				} {
+					if _, err := auth.Authenticate(t.Context(), tenant, header, netip.Addr{}); err == nil {
+						t.Fatal("accepted")
+					}
+				}
+			}
+		}
+	}
+	flush := func(pool *pgxpool.Pool) (err error) {
+		for _, auth := range auths {
+			err = errors.Join(err, auth.failures.flush(t.Context(), pool))
+		}
+		return err
+	}
+	wire.state.Store(cut)
+	refusals()
+	if flush(cutPool) == nil {
+		t.Fatal("flushed without a database")
+	}
+	refusals()
+	pool := open(t, p.url, db.RoleAPI)
+	for range 2 { // what was flushed is not flushed again
+		if err := flush(pool); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, want := range []struct{ source, reason string }{
+		{"", reasonMissing},
+		{"", (&jwt.Error{Reason: jwt.BadForm}).Error()},
+		{"auth", (&jwt.Error{Reason: jwt.Expired}).Error()},
+		{"signature", reasonWindow},
+	} {
+		n := query[int](t, p, "SELECT coalesce(sum(count), 0) FROM auth_failures WHERE source = $1 AND reason = $2 AND tenant_id = $3", want.source, want.reason, tenant.ID)
+		if n != 6 {
+			t.Errorf("%+v was counted %d times", want, n)
+		}
+	}
+}
+
+// countingVerifier counts the curve arithmetic that is spent on signatures.
+func countingVerifier(n *atomic.Int64) verifier {
+	return func(key *[keySize]byte, digest *[sha256.Size]byte, sig *[signatureSize]byte) bool {
+		n.Add(1)
+		return verifyECDSA(key, digest, sig)
+	}
+}
+
+func TestACredentialIsVerifiedOnceAndItsTimeIsAskedEachTime(t *testing.T) {
+	t.Parallel()
+	now, spent := &clock{}, new(atomic.Int64)
+	auth := NewAuthenticator(AuthenticatorConfig{Now: now.now})
+	auth.ecdsa = countingVerifier(spent)
+	tenant := signingTenant(time.Hour)
+	header := with(signToken(privateKey(5), uint64(time.Now().Unix())))
+	for range 100 {
+		if _, err := auth.Authenticate(t.Context(), tenant, header, netip.Addr{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	now.forward(time.Hour + 5*time.Second)
+	_, err := auth.Authenticate(t.Context(), tenant, header, netip.Addr{})
+	wantAuthError(t, err, reasonWindow)
+	if e, _ := errors.AsType[*AuthError](err); e.Source != "signature" {
+		t.Errorf("the refusal is of source %q", e.Source)
+	}
+	if spent.Load() != 1 {
+		t.Errorf("verified %d times", spent.Load())
+	}
+	// The same credential is another one for another tenant.
+	now.forward(-time.Hour)
+	if _, err := auth.Authenticate(t.Context(), signingTenant(time.Hour), header, netip.Addr{}); err != nil || spent.Load() != 2 {
+		t.Errorf("got %v after %d verifications", err, spent.Load())
+	}
+}
+
+func TestManyRequestsWithOneNewCredentialCostOneVerification(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var spent atomic.Int64
+		auth := NewAuthenticator(AuthenticatorConfig{})
+		auth.ecdsa = func(key *[keySize]byte, digest *[sha256.Size]byte, sig *[signatureSize]byte) bool {
+			time.Sleep(time.Second) // until all have come
+			return countingVerifier(&spent)(key, digest, sig)
+		}
+		tenant := signingTenant(time.Hour)
+		header := with(signToken(privateKey(5), uint64(time.Now().Unix())))
+		errs := together(100, func(i int) error {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			if i == 0 {
+				cancel() // who verifies for all may leave
+			}
+			defer cancel()
+			_, err := auth.Authenticate(ctx, tenant, header, netip.Addr{})
+			if i == 0 {
+				return nil
+			}
+			return err
+		})
+		if err := errors.Join(errs...); err != nil || spent.Load() != 1 {
+			t.Errorf("got %v after %d verifications", err, spent.Load())
+		}
+	})
+}
+
+func TestAFloodOfBadAndOfFreshCredentialsPushesOutNoneThatIsInUse(t *testing.T) {
+	t.Parallel()
+	var spent atomic.Int64
+	auth := NewAuthenticator(AuthenticatorConfig{CacheSize: 1000})
+	auth.ecdsa = countingVerifier(&spent)
+	tenant := signingTenant(time.Hour)
+	now := uint64(time.Now().Unix())
+	var good []http.Header
+	for i := range 200 {
+		good = append(good, with(signToken(privateKey(byte(i+1)), now)))
+	}
+	use := func() {
+		for i, h := range good {
+			if _, err := auth.Authenticate(t.Context(), tenant, h, netip.Addr{}); err != nil {
+				t.Fatal(err)
+			}
+			if i%10 == 0 {
+				auth.cache.CleanUp() // it forgets reads that come faster than it can note them, as here alone
+			}
+		}
+	}
+	for range 10 {
+		use()
+	}
+	flooder := privateKey(255)
+	for i := range 5000 {
+		// Everybody can make good ones, of a new time each.
+		if _, err := auth.Authenticate(t.Context(), tenant, with(signToken(flooder, now-uint64(i%3000))), netip.Addr{}); err != nil {
+			t.Fatal(err)
+		}
+		_, _ = auth.Authenticate(t.Context(), tenant, with(forged(now)), netip.Addr{})
+		if i%500 == 0 {
+			use()
+		}
+	}
+	if n := auth.cache.EstimatedSize(); n > 1100 {
+		t.Errorf("the cache has %d entries", n)
+	}
+	spent.Store(0)
+	use()
+	if spent.Load() > 20 {
+		t.Errorf("%d of 200 credentials in use were pushed out", spent.Load())
+	}
+}
+
+// forged is a credential of a random signature, for the key 1.
+func forged(seconds uint64) string {
+	var sig [64]byte
+	_, _ = rand.Read(sig[1:])
+	sig[32] &= 0x3f
+	return fmt.Sprintf("%s%x%d", keyOne, sig, seconds)
+}
+
+func TestAFloodOfForgedCredentialsCostsABoundedTimeAndHoldsUpNobodyElse(t *testing.T) {
+	t.Parallel()
+	then := time.Unix(vectorSeconds, 0)
+	var spent atomic.Int64
+	auth := authenticatorAt(then, countingVerifier(&spent))
+	tenant := signingTenant(time.Hour)
+	attacker, neighbour, elsewhere := netip.MustParseAddr("2001:db8::1"), netip.MustParseAddr("2001:db8::ffff"), netip.MustParseAddr("2001:db8:0:1::1")
+	try := func(credential string, from netip.Addr) error {
+		_, err := auth.Authenticate(t.Context(), tenant, with(credential), from)
+		return err
+	}
+	wallet, newcomer := privateKey(7), privateKey(8)
+	if err := try(signToken(wallet, vectorSeconds), neighbour); err != nil {
+		t.Fatal(err)
+	}
+	spent.Store(0)
+	var held int
+	for range 20_000 {
+		if errors.Is(try(forged(vectorSeconds), attacker), ErrSuspect) {
+			held++
+		}
+	}
+	// Some at once, and then a tenth of a second's worth: the clock stands still.
+	if n := spent.Load(); n > suspectAfter+suspectBudget/250+1 || n < suspectAfter || held == 0 {
+		t.Errorf("20000 forged credentials cost %d verifications, %d were not looked at", n, held)
+	}
+	for what, tc := range map[string]struct {
+		credential string
+		from       netip.Addr
+		want       error
+	}{
+		"a wallet of the same network with a cached credential": {signToken(wallet, vectorSeconds), neighbour, nil},
+		"a wallet of the same network with a new credential":    {signToken(wallet, vectorSeconds+1), neighbour, nil},
+		"a newcomer of the same network":                        {signToken(newcomer, vectorSeconds), neighbour, ErrSuspect},
+		"a newcomer of another network":                         {signToken(newcomer, vectorSeconds), elsewhere, nil},
+	} {
+		if err := try(tc.credential, tc.from); !errors.Is(err, tc.want) {
+			t.Errorf("%s: got %v, want %v", what, err, tc.want)
+		}
+	}
+	// A minute later it is forgotten.
+	later := authenticatorAt(then.Add(time.Minute), verifyECDSA)
+	later.suspects = auth.suspects
+	if later.suspects.suspect(attacker, then.Add(time.Minute)) {
+		t.Error("the network is still suspect")
+	}
+}
+
+func TestTheExplanationSaysWhatIsWrongAndNothingOfTheCredential(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	key := lnurl.NewSigningKey()
+	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from("https://a.example"), Keys: jwks(key)})
+	_, _, err := p.service.AddClientKey(t.Context(), root, "acme", "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	p.set(t, "acme", Change{Gate: ptr(GateObserved)})
+	tenant := p.known(t, "acme")
+	auth := NewAuthenticator(AuthenticatorConfig{})
+	const subject = "alice@secret.example"
+	for what, tc := range map[string]struct {
+		credential string
+		failed     []string
+	}{
+		"good token":             {bearerOf(key, "https://a.example", subject), nil},
+		"good signature":         {signToken(privateKey(5), uint64(time.Now().Unix())), nil},
+		"expired":                {"Bearer " + key.Sign(subject, "https://a.example", time.Now().Add(-2*time.Hour), time.Hour), []string{"exp"}},
+		"signed by another":      {bearerOf(lnurl.NewSigningKey(), "https://a.example", subject), []string{"signature"}},
+		"expired and by another": {"Bearer " + lnurl.NewSigningKey().Sign(subject, "https://a.example", time.Unix(1e9, 0), 0), []string{"exp", "signature"}},
+		"another's issuer":       {bearerOf(key, "https://secret.example", subject), []string{"form"}},
+		"no token":               {"Bearer secret", []string{"form"}},
+		"old signature":          {keyOne + sigOne + vectorTime, []string{"time"}},
+		"forged":                 {forged(uint64(time.Now().Unix())), []string{"signature"}},
+	} {
+		e := auth.Explain(t.Context(), tenant, with(tc.credential))
+		var failed []string
+		for _, c := range e.Checks {
+			if c.Err != nil {
+				failed = append(failed, c.Name)
+			}
+			text := fmt.Sprint(c.Name, c.Err, c.Detail)
+			for _, part := range strings.FieldsFunc(tc.credential+"."+subject, func(r rune) bool { return strings.ContainsRune(". @", r) }) {
+				if len(part) > 5 && part != "Bearer" && part != "example" && strings.Contains(text, part) {
+					t.Errorf("%s: %q is in %q", what, part, text)
+				}
+			}
+		}
+		_, err := auth.Authenticate(t.Context(), tenant, with(tc.credential), netip.Addr{})
+		if fmt.Sprint(failed) != fmt.Sprint(tc.failed) || e.OK() != (err == nil) || e.OK() != (failed == nil) {
+			t.Errorf("%s: failed %v, want %v; OK %v, and authenticated with %v", what, failed, tc.failed, e.OK(), err)
+		}
+	}
+	if e := auth.Explain(t.Context(), tenant, http.Header{}); e.OK() || e.Checks[len(e.Checks)-1].Err == nil {
+		t.Errorf("without a credential: %+v", e)
+	}
+}
