@@ -111,6 +111,7 @@ func checkUnambiguous(sources []Source) error {
 		src := &sources[i]
 		switch issuer := src.Rules.Issuer; {
 		case src.Kind == Signature:
+		case src.Kind == LNURL && issuer == nil: // it is being added, and its issuer will be its own
 		case issuer == nil:
 			open = append(open, src)
 		case byIssuer[*issuer] != "":
