@@ -55,7 +55,7 @@ func (is *issuers) run(i *issuer) {
 	}
 	ctx, stop := context.WithCancel(is.running)
 	i.stop = stop
-	is.ended.Go(func() { i.keys.Run(ctx) })
+	i.keys.Start(ctx, &is.ended)
 }
 
 // follow makes the sets those of these tenants' sources, and returns them by source.

@@ -94,29 +94,68 @@ func (s *Service) SetKey(ctx context.Context, actor Actor, slug, source, kid str
 	})
 }
 
-// revokeFetched revokes a key that the source's URL had when it was last fetched.
+// revokeFetched revokes the keys of this name that the source's URL had when it was last fetched. There may be
+// several: an issuer may give one kid to keys of different types, or to one after the other.
 func (s *Service) revokeFetched(ctx context.Context, tx pgx.Tx, src *Source, kid string, state jwt.State) error {
 	if state != jwt.Revoked {
 		return &InvalidError{"state", "this source's keys are at " + src.JWKSURL + ": only revoking overrules that"}
 	}
-	if src.key(kid) != nil {
-		return nil // it is
-	}
-	document, err := dbgen.New().JWKSDocument(ctx, tx, dbgen.JWKSDocumentParams{SourceID: src.ID, Url: src.JWKSURL})
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+	keys, err := src.fetchedKeys(ctx, tx)
+	if err != nil {
 		return err
 	}
-	var keys []jwt.Key
-	if document != nil {
-		if keys, err = jwt.ParseKeys(document); err != nil {
+	found := src.key(kid) != nil // revoked before
+	for _, k := range keys {
+		if k.ID() != kid && k.Thumbprint() != kid {
+			continue
+		}
+		found = true
+		if k.State == jwt.Revoked {
+			continue
+		}
+		revoked := SourceKey{ID: k.ID(), Public: k.JWK(), State: jwt.Revoked}
+		if src.key(revoked.ID) != nil {
+			revoked.ID = k.Thumbprint()
+		}
+		src.Keys = append(src.Keys, revoked)
+		if err := insertKey(ctx, tx, src.ID, &revoked); err != nil {
 			return err
 		}
 	}
-	i := slices.IndexFunc(keys, func(k jwt.Key) bool { return k.ID() == kid || k.Thumbprint() == kid })
-	if i < 0 {
+	if !found {
 		return fmt.Errorf("%w: %s has no key %.260q", errNoSuch, src.JWKSURL, kid)
 	}
-	return insertKey(ctx, tx, src.ID, &SourceKey{ID: keys[i].ID(), Public: keys[i].JWK(), State: jwt.Revoked})
+	return nil
+}
+
+// FetchedKeys are the keys that the URL of a JWT source had when an instance last got them, active or revoked;
+// none before that, and for a source without a URL. It fails with [ErrNotFound].
+func (s *Service) FetchedKeys(ctx context.Context, slug, source string) ([]jwt.Key, error) {
+	t, err := s.Get(ctx, slug)
+	if err != nil {
+		return nil, err
+	}
+	src := named(t.Sources, source)
+	if src == nil {
+		return nil, noSource(source)
+	}
+	return src.fetchedKeys(ctx, s.pool)
+}
+
+func (s *Source) fetchedKeys(ctx context.Context, tx dbgen.DBTX) ([]jwt.Key, error) {
+	document, err := dbgen.New().JWKSDocument(ctx, tx, dbgen.JWKSDocumentParams{SourceID: s.ID, Url: s.JWKSURL})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	// Read as what was fetched: unlike what a person gives, it may have two keys of one kid.
+	fetched, err := jwt.NewSource(jwt.SourceConfig{Document: document, Revoked: s.revoked()})
+	if err != nil {
+		return nil, err
+	}
+	return fetched.Set().Keys(), nil
 }
 
 // RotateKey gives an LNURL source a new key to sign tokens with. The old one verifies until the last token that it

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"slices"
 	"strconv"
 	"strings"
 	"text/tabwriter"
@@ -15,8 +16,11 @@ import (
 )
 
 type keyCmd struct {
-	Add keyAddCmd `cmd:"" help:"Add public keys to a jwt source, active or on standby."`
-	Set keySetCmd `cmd:"" help:"Put a key of a jwt source into a state. It holds on every instance within 5 seconds."`
+	Add          keyAddCmd       `cmd:"" help:"Add public keys to a jwt source, active or on standby."`
+	List         keyListCmd      `cmd:"" help:"List a source's keys and their states."`
+	Set          keySetCmd       `cmd:"" help:"Put a key of a jwt source into a state. It holds on every instance within 5 seconds."`
+	Rotate       keyRotateCmd    `cmd:"" help:"Give an lnurl source a new key to sign tokens with. Tokens of the old one stay good until they end."`
+	RotateMaster rotateMasterCmd `cmd:"" help:"Replace the master key, in three steps."`
 }
 
 type keyAddCmd struct {
@@ -42,6 +46,44 @@ func (c keyAddCmd) Run(ctx context.Context, out output) error {
 			return err
 		}
 		return printKeys(out, t, c.Source)
+	})
+}
+
+type keyListCmd struct {
+	tenantFlags
+	Tenant string `arg:"" help:"The tenant."`
+	Source string `arg:"" help:"The source."`
+}
+
+func (c keyListCmd) Run(ctx context.Context, out output) error {
+	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
+		fetched, err := s.FetchedKeys(ctx, c.Tenant, c.Source) // first: it says that there is no such source
+		if err != nil {
+			return err
+		}
+		t, err := s.Get(ctx, c.Tenant)
+		if err != nil {
+			return err
+		}
+		src := sourceOf(t, c.Source)
+		if src == nil { // removed since
+			return tenants.ErrNotFound
+		}
+		views := viewFetched(fetched)
+		for _, v := range viewKeys(src.Keys) {
+			if !slices.ContainsFunc(views, func(f sourceKeyView) bool { return f.Thumbprint == v.Thumbprint }) {
+				views = append(views, v)
+			}
+		}
+		return out.print(views, func(w io.Writer) {
+			switch {
+			case src.JWKSURL != "" && len(fetched) == 0:
+				fmt.Fprintf(w, "No instance of the API has got keys from %s yet. Of those that it had before:\n\n", src.JWKSURL)
+			case src.JWKSURL != "":
+				fmt.Fprintf(w, "As the API last got them from %s, and those that were revoked:\n\n", src.JWKSURL)
+			}
+			tableKeys(w, views)
+		})
 	})
 }
 
@@ -83,30 +125,72 @@ func (c keySetCmd) Run(ctx context.Context, out output) error {
 	})
 }
 
+type keyRotateCmd struct {
+	tenantFlags
+	masterKeyFlags
+	confirm
+	Tenant string `arg:"" help:"The tenant."`
+	Source string `arg:"" help:"The source."`
+	Revoke bool   `help:"Refuse the tokens of all former keys at once."`
+}
+
+func (c keyRotateCmd) Run(ctx context.Context, out output) error {
+	if c.Revoke {
+		if err := c.ask("Every wallet of tenant %s that logged in by source %q is refused until it logs in again, which some do only after a restart of the app.", c.Tenant, c.Source); err != nil {
+			return err
+		}
+	}
+	key, err := c.load(c.database)
+	if err != nil {
+		return err
+	}
+	return c.withConfig(ctx, tenants.ServiceConfig{MasterKey: key}, func(ctx context.Context, s *tenants.Service) error {
+		t, err := s.RotateKey(ctx, actor(), c.Tenant, c.Source, c.Revoke)
+		if err != nil {
+			return err
+		}
+		return printKeys(out, t, c.Source)
+	})
+}
+
 // sourceKeyView is a source's key as JSON; scripts rely on its names.
 type sourceKeyView struct {
-	KID       string     `json:"kid"`
-	Kind      string     `json:"kind"` // for people, as "RSA, 2048 bits"
-	Algorithm string     `json:"algorithm,omitempty"`
-	State     jwt.State  `json:"state"`
-	Until     *time.Time `json:"until,omitempty"` // of a retired key
-	CreatedAt *time.Time `json:"created_at,omitempty"`
+	KID        string     `json:"kid"`
+	Thumbprint string     `json:"thumbprint"` // of RFC 7638
+	Kind       string     `json:"kind"`       // for people, as "RSA, 2048 bits"
+	Algorithm  string     `json:"algorithm,omitempty"`
+	State      jwt.State  `json:"state"`
+	Until      *time.Time `json:"until,omitempty"` // of a retired key
+	CreatedAt  *time.Time `json:"created_at,omitempty"`
 }
 
 func viewKeys(keys []tenants.SourceKey) []sourceKeyView {
 	views := make([]sourceKeyView, len(keys))
 	for i := range keys {
 		k := &keys[i]
-		v := sourceKeyView{KID: k.ID, State: k.State, CreatedAt: &k.CreatedAt}
+		v := sourceKeyView{KID: k.ID}
 		if key, err := jwt.ParseKey(k.Public); err == nil {
-			v.Kind, v.Algorithm = key.Describe(), key.Algorithm()
+			v = viewKey(key)
 		}
+		v.State, v.CreatedAt = k.State, &k.CreatedAt
 		if !k.Until.IsZero() {
 			v.Until = &k.Until
 		}
 		views[i] = v
 	}
 	return views
+}
+
+func viewFetched(keys []jwt.Key) []sourceKeyView {
+	views := make([]sourceKeyView, len(keys))
+	for i, k := range keys {
+		views[i] = viewKey(k)
+	}
+	return views
+}
+
+func viewKey(k jwt.Key) sourceKeyView {
+	return sourceKeyView{KID: k.ID(), Thumbprint: k.Thumbprint(), Kind: k.Describe(), Algorithm: k.Algorithm(), State: k.State}
 }
 
 func printKeys(out output, t *tenants.Tenant, source string) error {

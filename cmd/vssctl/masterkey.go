@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"slices"
@@ -11,6 +12,100 @@ import (
 	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
 )
+
+type rotateMasterCmd struct {
+	Begin  rotateMasterBeginCmd  `cmd:"" help:"1. Put a new key before the one in the file. Needs no database."`
+	Reseal rotateMasterResealCmd `cmd:"" help:"2. Once every machine has the file: seal all signing keys with the new key."`
+	Finish rotateMasterFinishCmd `cmd:"" help:"3. Remove the old key from the file."`
+}
+
+type rotateMasterBeginCmd struct {
+	database
+	masterKeyFlags
+}
+
+func (c rotateMasterBeginCmd) Run(out output) error {
+	path, err := c.need(c.database)
+	if err != nil {
+		return err
+	}
+	key, err := masterkey.Rotate(path)
+	if err != nil {
+		return err
+	}
+	return out.print(masterKeyView{path, key.ID(), 0}, func(w io.Writer) {
+		fmt.Fprintf(w, "%s has the new master key %s before the old one. Nothing is sealed with it yet.\nNext: bring the file to every machine of the API and restart that; then 'key rotate-master reseal'.\n", path, key.ID())
+	})
+}
+
+type rotateMasterResealCmd struct {
+	tenantFlags
+	masterKeyFlags
+}
+
+func (c rotateMasterResealCmd) Run(ctx context.Context, out output) error {
+	path, err := c.need(c.database)
+	if err != nil {
+		return err
+	}
+	key, err := masterkey.Load(path)
+	if err != nil {
+		return err
+	}
+	return c.withConfig(ctx, tenants.ServiceConfig{MasterKey: key}, func(ctx context.Context, s *tenants.Service) error {
+		n, err := s.Reseal(ctx, actor())
+		if err != nil {
+			return fmt.Errorf("%w (%d were resealed; it can be done again)", err, n)
+		}
+		return out.print(masterKeyView{path, key.ID(), n}, func(w io.Writer) {
+			fmt.Fprintf(w, "%d signing keys were not sealed with the master key %s, and now all are.\nNext: 'key rotate-master finish'.\n", n, key.ID())
+		})
+	})
+}
+
+type rotateMasterFinishCmd struct {
+	tenantFlags
+	masterKeyFlags
+	confirm
+}
+
+func (c rotateMasterFinishCmd) Run(ctx context.Context, out output) error {
+	path, err := c.need(c.database)
+	if err != nil {
+		return err
+	}
+	key, err := masterkey.Load(path)
+	if err != nil {
+		return err
+	}
+	if err := c.ask("All keys but %s are removed from %s: what they sealed elsewhere, as in backups of the database, is lost unless the file was kept.", key.ID(), path); err != nil {
+		return err
+	}
+	return c.withConfig(ctx, tenants.ServiceConfig{MasterKey: key}, func(ctx context.Context, s *tenants.Service) error {
+		err := eachSealed(ctx, s, func(t *tenants.Tenant, kid, by string) error {
+			if by != key.ID() {
+				return fmt.Errorf("the signing key %s of tenant %s is still sealed with %s: 'key rotate-master reseal' comes first", kid, t.Slug, by)
+			}
+			return nil
+		})
+		if err != nil {
+			return err
+		}
+		if key, err = masterkey.Retire(path); err != nil {
+			return err
+		}
+		return out.print(masterKeyView{path, key.ID(), 0}, func(w io.Writer) {
+			fmt.Fprintf(w, "%s has the master key %s and no other.\nNext: bring the file to every machine of the API, and to where its copy is kept.\n", path, key.ID())
+		})
+	})
+}
+
+// masterKeyView is what was done as JSON; scripts rely on its names.
+type masterKeyView struct {
+	File     string `json:"file"`
+	ID       string `json:"master_key"`
+	Resealed int    `json:"resealed"`
+}
 
 // masterKeyFlags are those of commands that seal signing keys.
 type masterKeyFlags struct {
@@ -30,6 +125,15 @@ func (f masterKeyFlags) path(d database) (string, error) {
 		return "", nil
 	}
 	return masterKeyFile(dir), nil
+}
+
+// need is path where there must be one.
+func (f masterKeyFlags) need(d database) (string, error) {
+	path, err := f.path(d)
+	if err == nil && path == "" {
+		err = fmt.Errorf("%w: say with --master-key-file (VSS_MASTER_KEY_FILE) where the API's master key is", errUsage)
+	}
+	return path, err
 }
 
 // load is nil where there is no file.

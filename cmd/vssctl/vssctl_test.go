@@ -74,6 +74,13 @@ func newShell(t *testing.T) *shell {
 	return s
 }
 
+// in is the shell for a part of its test.
+func (s *shell) in(t *testing.T) *shell {
+	part := *s
+	part.t = t
+	return &part
+}
+
 // run runs a command to its end.
 func (s *shell) run(args ...string) (code int, stdout, stderr string) {
 	s.t.Helper()
@@ -314,6 +321,12 @@ func TestHelpIsCompleteAndEndsWell(t *testing.T) {
 	s.want(0, `(?s)dev.*migrate.*tenant create.*put.*get.*list.*delete`, "--help")
 	for _, command := range [][]string{
 		{"dev"}, {"migrate"}, {"tenant", "create"}, {"tenant", "list"}, {"tenant", "show"}, {"tenant", "set"},
+		{"source", "add"}, {"source", "list"}, {"source", "set"}, {"source", "remove"},
+		{"key", "add"}, {"key", "list"}, {"key", "set"}, {"key", "rotate"},
+		{"key", "rotate-master", "begin"}, {"key", "rotate-master", "reseal"}, {"key", "rotate-master", "finish"},
+		{"client-key", "add"}, {"client-key", "list"}, {"client-key", "rotate"}, {"client-key", "revoke"}, {"client-key", "gate"},
+		{"domain", "add"}, {"domain", "list"}, {"domain", "check"}, {"domain", "remove"},
+		{"auth", "explain"}, {"auth", "failures"},
 		{"put"}, {"get"}, {"list"}, {"delete"},
 	} {
 		s.want(0, "Usage: vssctl "+strings.Join(command, " "), append(command, "--help")...)

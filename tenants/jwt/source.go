@@ -243,6 +243,14 @@ func (s *Source) Run(ctx context.Context) {
 	}
 }
 
+// Start is Run in a goroutine of the group. What [Source.Refresh] needs holds when it returns.
+func (s *Source) Start(ctx context.Context, in *sync.WaitGroup) {
+	s.mu.Lock()
+	s.running = true
+	s.mu.Unlock()
+	in.Go(func() { s.Run(ctx) })
+}
+
 // stop ends the wait of those who wait for a fetch that will not be.
 func (s *Source) stop() {
 	s.mu.Lock()
