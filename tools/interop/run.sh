@@ -97,6 +97,7 @@ bin/vssctl dev >"$log" 2>&1 &
 server=$!
 await "$ready_seconds" "the server" 200 GET /readyz
 bin/vssctl tenant create other --name Other >/dev/null || fail "no second tenant"
+bin/vssctl source set demo lnurl --token-life 5m >/dev/null || fail "no tokens of the shortest life"
 # Unsigned, it is refused: with 401 as soon as the server knows the tenant.
 await "$tenant_seconds" "the second tenant" 401 POST /t/other/vss/getObject
 

@@ -3,6 +3,8 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
+use serde_json::Value;
+
 /// `vssctl`, which finds the server's state as it does by itself: by `DATABASE_URL` or `VSS_DATA_DIR`.
 pub struct Operator {
     vssctl: String,
@@ -15,10 +17,10 @@ impl Operator {
         }
     }
 
-    /// Runs `vssctl` with these words, which have no blanks in them, and that on its standard input.
-    pub async fn run(&self, words: &str, input: &str) -> Result<(), String> {
+    /// What `vssctl` says to these words, which have no blanks in them, and that on its standard input.
+    pub async fn run(&self, words: &str, input: &str) -> Result<Value, String> {
         let mut command = Command::new(&self.vssctl);
-        command.args(words.split_whitespace());
+        command.arg("--json").args(words.split_whitespace());
         let input = input.to_string();
         let talk = move || -> std::io::Result<_> {
             let (stdin, pipe) = (Stdio::piped(), Stdio::piped);
@@ -32,12 +34,10 @@ impl Operator {
         let output = done
             .expect("no panic")
             .map_err(|e| format!("{}: expected it to run, got {e}", self.vssctl))?;
+        let failed = |got: &str| format!("vssctl {words}: expected ok, got {}", got.trim());
         match output.status.success() {
-            true => Ok(()),
-            false => {
-                let said = String::from_utf8_lossy(&output.stderr);
-                Err(format!("vssctl {words}: expected ok, got {}", said.trim()))
-            }
+            true => serde_json::from_slice(&output.stdout).map_err(|e| failed(&e.to_string())),
+            false => Err(failed(&String::from_utf8_lossy(&output.stderr))),
         }
     }
 }

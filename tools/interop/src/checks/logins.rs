@@ -19,7 +19,7 @@ use crate::proxy::{Fault, Proxy};
 use crate::wire;
 
 /// The parent of a new wallet's linking keys.
-fn parent() -> Xpriv {
+pub fn parent() -> Xpriv {
     let path: DerivationPath = "m/138'".parse().expect("a path");
     let seed: [u8; 32] = random();
     let master = Xpriv::new_master(Network::Bitcoin, &seed);
@@ -36,18 +36,28 @@ fn login(parent: Xpriv, auth_url: String) -> Credential {
 }
 
 /// A client that logs in, and what it does about it: the auth URL it was given and its base URL are proxies'.
-struct Observed {
-    store: Store,
+pub struct Observed {
+    pub store: Store,
     auth: Proxy,
     calls: Proxy,
 }
 
 impl Observed {
     async fn open(setup: &Setup, parent: Xpriv, faults: &[Fault]) -> Result<Self, String> {
+        Self::open_at(setup, &setup.target.path, parent, faults).await
+    }
+
+    /// At the tenant of that path.
+    pub async fn open_at(
+        setup: &Setup,
+        path: &str,
+        parent: Xpriv,
+        faults: &[Fault],
+    ) -> Result<Self, String> {
         let auth = proxy(setup, faults).await?;
         let calls = proxy(setup, &[]).await?;
-        let auth_url = format!("http://{}{}", auth.authority(), setup.target.auth_path());
-        let base_url = format!("http://{}{}", calls.authority(), setup.target.path);
+        let auth_url = super::auth_of(&format!("http://{}{path}", auth.authority()));
+        let base_url = format!("http://{}{path}", calls.authority());
         Ok(Observed {
             store: setup.open(&base_url, &login(parent, auth_url), Retries::NEVER),
             auth,
@@ -69,7 +79,7 @@ impl Observed {
     }
 
     /// The token that it sent last.
-    fn token(&self) -> Result<Token, String> {
+    pub fn token(&self) -> Result<Token, String> {
         let authorizations = self.calls.authorizations();
         Token::read(authorizations.last().map_or("", String::as_str))
     }
@@ -83,10 +93,11 @@ async fn proxy(setup: &Setup, faults: &[Fault]) -> Result<Proxy, String> {
 }
 
 /// What a token says.
-struct Token {
+pub struct Token {
     text: String,
     key: String,
-    subject: String,
+    pub subject: String,
+    issued: u64,
     expires: u64,
 }
 
@@ -103,11 +114,13 @@ impl Token {
                 text: text.to_string(),
                 key: head["kid"].as_str()?.to_string(),
                 subject: claims["sub"].as_str()?.to_string(),
+                issued: claims["iat"].as_u64()?,
                 expires: claims["exp"].as_u64()?,
             })
         };
-        read()
-            .ok_or_else(|| format!("expected a token with kid, sub and exp, got {authorization:?}"))
+        read().ok_or_else(|| {
+            format!("expected a token with kid, sub, iat and exp, got {authorization:?}")
+        })
     }
 }
 
@@ -227,6 +240,8 @@ pub async fn refresh(setup: Arc<Setup>) -> Verdict {
     let store = &wallet.store;
     store.put("k", 0, b"v").await?;
     let first = wallet.token()?;
+    let life = first.expires - first.issued;
+    equal("a life of at least 5 minutes", life >= 300, true)?;
     {
         let _ahead = clock::set_to(first.expires - 160);
         holds(store, "k", 1, b"v").await?;
@@ -255,6 +270,109 @@ pub async fn refresh(setup: Arc<Setup>) -> Verdict {
     holds(store, "k", 4, b"v").await?;
     store.put("k", 4, b"v").await?;
     equal("logins by the right clock", wallet.logins(), 4)
+}
+
+pub async fn rotated_key(setup: Arc<Setup>) -> Verdict {
+    let parent = parent();
+    let wallet = Observed::open(&setup, parent, &[]).await?;
+    wallet.store.put("k", 0, b"v").await?;
+    let old = wallet.token()?;
+
+    let words = format!("key rotate {} lnurl", setup.target.tenant());
+    setup.target.operator.run(&words, "").await?;
+    // It begins to sign once every instance knows it.
+    let new = super::eventually(|| async {
+        let again = Observed::open(&setup, parent, &[]).await?;
+        holds(&again.of(&wallet.store), "k", 1, b"v").await?;
+        let new = again.token()?;
+        equal("the old key signs on", new.key == old.key, false)?;
+        Ok((again, new))
+    });
+    let (again, new) = new.await?;
+    equal("sub", &new.subject, &old.subject)?;
+    let published = published_keys(&setup).await?;
+    for (which, key) in [("old", &old.key), ("new", &new.key)] {
+        equal(
+            format!("{which} key is published"),
+            published.contains(key),
+            true,
+        )?;
+    }
+
+    // Whoever has a token of the old key goes on with it.
+    wallet.store.put("k", 1, b"w").await?;
+    equal("logins", wallet.logins(), 1)?;
+    equal("token", &wallet.token()?.text, &old.text)?;
+    holds(&again.of(&wallet.store), "k", 2, b"w").await
+}
+
+/// No client logs in anew for a 401.
+pub async fn revoked_key(setup: Arc<Setup>) -> Verdict {
+    let parent = parent();
+    let wallet = Observed::open(&setup, parent, &[]).await?;
+    let store = &wallet.store;
+    store.put("k", 0, b"v").await?;
+
+    let words = format!("key rotate {} lnurl --revoke --yes", setup.target.tenant());
+    setup.target.operator.run(&words, "").await?;
+    super::eventually(|| async { refused("get", Kind::Auth, store.get("k").await) }).await?;
+    refused("put", Kind::Auth, store.put("k", 1, b"w").await)?;
+    equal("logins", wallet.logins(), 1)?;
+
+    let again = Observed::open(&setup, parent, &[]).await?;
+    let store = again.of(store);
+    holds(&store, "k", 1, b"v").await?;
+    store.put("k", 1, b"w").await?;
+    equal("logins after a restart", again.logins(), 1)
+}
+
+/// Fixed headers come with the login, too: a tenant can ask for its app's key everywhere.
+pub async fn client_key(setup: Arc<Setup>) -> Verdict {
+    let (slug, operator) = (unique("gated"), &setup.target.operator);
+    let base_url = setup.target.base_url_of(&slug);
+    operator.run(&format!("tenant create {slug}"), "").await?;
+    let words = format!("source add {slug} lnurl --kind lnurl --allow-shared-host");
+    operator.run(&words, "").await?;
+    let made = operator
+        .run(&format!("client-key add {slug} app"), "")
+        .await?;
+    let text = |name: &str| made[name].as_str().unwrap_or_default().to_string();
+    let with_key = HashMap::from([(text("client_key_header"), text("key"))]);
+    let open = |headers: &HashMap<String, String>| {
+        let credential = Credential::Login(Login {
+            parent: parent(),
+            auth_url: super::auth_of(&base_url),
+            headers: headers.clone(),
+        });
+        setup.open(&base_url, &credential, Retries::NEVER)
+    };
+    let (with, without) = (open(&with_key), open(&HashMap::new()));
+    super::eventually(|| async { Ok(without.put("k", -1, b"v").await?) }).await?;
+
+    let gate = |state| format!("client-key gate {slug} {state} --yes");
+    operator.run(&gate("observed"), "").await?;
+    super::eventually(|| async {
+        holds(&without, "k", 1, b"v").await?;
+        let counted = operator.run(&format!("auth failures {slug}"), "").await?;
+        let reason = counted[0]["reason"].as_str().unwrap_or_default();
+        equal(
+            "counted",
+            reason,
+            "only observed: there is no client key, or more than one",
+        )
+    })
+    .await?;
+    operator.run(&gate("required"), "").await?;
+    let what = "get without a client key";
+    let refused_now = || async { refused(what, Kind::Auth, without.get("k").await) };
+    super::eventually(refused_now).await?;
+    let login = open(&HashMap::new()).get("k").await;
+    refused("login without a client key", Kind::Auth, login)?;
+    with.put("k", 0, b"v").await?;
+    holds(&with, "k", 1, b"v").await?;
+
+    operator.run(&gate("off"), "").await?;
+    super::eventually(|| holds(&without, "k", 1, b"v")).await
 }
 
 pub async fn no_login(setup: Arc<Setup>) -> Verdict {

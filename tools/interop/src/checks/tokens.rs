@@ -7,6 +7,7 @@ use bitcoin::secp256k1::rand::thread_rng;
 use bitcoin::secp256k1::{Secp256k1, SecretKey};
 use serde_json::{json, Value};
 
+use super::logins::{self, Observed};
 use super::{equal, holds, refused, unique, Setup, Store, Verdict};
 use crate::clients::{Credential, Kind, Retries};
 use crate::issuer::{Key, Published};
@@ -62,6 +63,9 @@ impl Company {
             company.successor_issuer
         );
         operator.run(&words, &company.successor.public()).await?;
+
+        let words = format!("{add} lnurl --kind lnurl --allow-shared-host");
+        operator.run(&words, "").await?;
 
         // A running server knows them in a few seconds.
         let anybody = [
@@ -225,29 +229,31 @@ pub async fn standard(setup: Arc<Setup>) -> Verdict {
 pub async fn chosen_subject(setup: Arc<Setup>) -> Verdict {
     let company = Company::of(&setup).await?;
     let key = SecretKey::new(&mut thread_rng());
-    let sub = key.public_key(&Secp256k1::new()).to_string();
-    let id = unique("shared");
-    let open = |credential: Credential| Store {
-        id: id.clone(),
-        ..setup.open(&company.base_url, &credential, Retries::NEVER)
-    };
-    let stores = [
-        ("signed", open(Credential::Key(key))),
-        (
-            "reference",
-            open(Credential::Fixed(company.reference_token(&sub))),
-        ),
-        (
-            "standard",
-            open(Credential::Fixed(company.standard_token(&sub))),
-        ),
-    ];
-    for (who, store) in &stores {
-        refused(who, Kind::NoSuchKey, store.get("k").await)?;
-        store.put("k", 0, who.as_bytes()).await?;
-    }
-    for (who, store) in &stores {
-        holds(store, "k", 1, who.as_bytes()).await?;
+    let public_key = key.public_key(&Secp256k1::new()).to_string();
+    let signed = setup.open(&company.base_url, &Credential::Key(key), Retries::NEVER);
+
+    let (_, path) = crate::wire::split_url(&company.base_url)?;
+    let login = Observed::open_at(&setup, path, logins::parent(), &[]).await?;
+    refused("get", Kind::NoSuchKey, login.store.get("k").await)?;
+    let linking_key = login.token()?.subject;
+
+    for (sub, owner) in [(public_key, &signed), (linking_key, &login.store)] {
+        let named = |token| Store {
+            id: owner.id.clone(),
+            ..company.open(&setup, token)
+        };
+        let stores = [
+            ("whose key it is", owner.clone()),
+            ("of the first source", named(company.reference_token(&sub))),
+            ("of the second source", named(company.standard_token(&sub))),
+        ];
+        for (who, store) in &stores {
+            refused(who, Kind::NoSuchKey, store.get("k").await)?;
+            store.put("k", 0, who.as_bytes()).await?;
+        }
+        for (who, store) in &stores {
+            holds(store, "k", 1, who.as_bytes()).await?;
+        }
     }
     Ok(())
 }
