@@ -151,17 +151,14 @@ func printExplanation(out output, e *tenants.Explanation) error {
 	return out.print(v, func(w io.Writer) {
 		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 		for _, c := range v.Checks {
-			verdict := "ok"
+			verdict, said := "ok", c.Detail
 			if !c.OK {
-				verdict = "FAILED"
-			}
-			var said []string
-			for _, s := range []string{c.Reason, c.Detail} {
-				if s != "" {
-					said = append(said, s)
+				verdict, said = "FAILED", c.Reason
+				if c.Detail != "" {
+					said += " (" + c.Detail + ")"
 				}
 			}
-			fmt.Fprintf(tw, "%s\t%s\t%s\n", verdict, c.Name, strings.Join(said, "; "))
+			fmt.Fprintf(tw, "%s\t%s\t%s\n", verdict, c.Name, said)
 		}
 		tw.Flush()
 		if v.OK {
