@@ -22,7 +22,7 @@ pub enum Key {
     /// RS256, as the reference server takes it: without a name.
     Rsa(Box<RsaPrivateKey>),
     /// ES256, of that name (kid).
-    P256(String, EcdsaKeyPair),
+    P256(String, Box<EcdsaKeyPair>),
 }
 
 impl Key {
@@ -35,7 +35,7 @@ impl Key {
         let (algorithm, random) = (&ECDSA_P256_SHA256_FIXED_SIGNING, SystemRandom::new());
         let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &random).expect("a new key");
         let key = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &random);
-        Key::P256(name.to_string(), key.expect("the new key"))
+        Key::P256(name.to_string(), Box::new(key.expect("the new key")))
     }
 
     /// What verifies its tokens: a PEM, or a set of one JWK.

@@ -124,7 +124,9 @@ async fn serve(client: TcpStream, plan: Arc<Plan>) -> io::Result<()> {
                 to_client.write_all(&unavailable()).await?;
                 continue;
             }
-            Fault::Gather => drop(plan.gathered.wait().await),
+            Fault::Gather => {
+                plan.gathered.wait().await;
+            }
             Fault::Pass | Fault::LoseAnswer => {}
         }
         to_server.write_all(&request.raw).await?;
