@@ -74,6 +74,7 @@ const CLIENT_CHECKS: &[ClientCheck] = &checks! {
     "LNURL-auth: two wallets and one that signs, two tenants: nothing crosses" => logins::isolation,
     "LNURL-auth: the same wallet after every restart, with any version" => logins::restarts,
     "LNURL-auth: a token is refreshed 60 s before its end, by the client's clock" => logins::refresh,
+    "LNURL-auth: a clock 23 h behind or ahead" => logins::wrong_clock,
     "LNURL-auth: with a client key, where the tenant asks for it" => logins::client_key,
     "LNURL-auth: AuthError with the reason, for a tenant without it" => logins::no_login,
     "LNURL-auth: a new signing key signs, and tokens of the old one go on" => logins::rotated_key,

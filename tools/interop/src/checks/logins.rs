@@ -326,6 +326,21 @@ pub async fn revoked_key(setup: Arc<Setup>) -> Verdict {
     equal("logins after a restart", again.logins(), 1)
 }
 
+/// The time of a login is the server's alone; the client's says only how often there is one.
+pub async fn wrong_clock(setup: Arc<Setup>) -> Verdict {
+    const HOUR: i64 = 3600;
+    for (hours, logins) in [(-23, 1), (23, 3)] {
+        let _wrong = clock::wrong_by(hours * HOUR);
+        let wallet = Observed::open(&setup, parent(), &[]).await?;
+        let store = &wallet.store;
+        store.put("k", 0, b"v").await?;
+        holds(store, "k", 1, b"v").await?;
+        store.delete("k", 1).await?;
+        equal(format!("logins {hours} h off"), wallet.logins(), logins)?;
+    }
+    Ok(())
+}
+
 /// Fixed headers come with the login, too: a tenant can ask for its app's key everywhere.
 pub async fn client_key(setup: Arc<Setup>) -> Verdict {
     let (slug, operator) = (unique("gated"), &setup.target.operator);
