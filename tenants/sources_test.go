@@ -79,6 +79,18 @@ func TestASourceHasANamespaceOfItsOwnUnlessItIsToShareOne(t *testing.T) {
 	}
 }
 
+// The issuer of the platform's tokens is made when the source is saved, so it is nobody else's.
+func TestLNURLAuthCanBeAddedToASourceThatLooksAtNoIssuer(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	p.addSource(t, "acme", NewSource{Name: "reference", Kind: JWT, Rules: jwt.ReferenceServer(), Keys: rsaPEM(t, 2048)})
+	after := p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
+	if src := after.source(LNURL); src == nil || src.Rules.Issuer == nil {
+		t.Errorf("the LNURL source is %+v", src)
+	}
+}
+
 // What a token could belong to twice, or what no wallet could use, is refused when it is saved, and nothing of it
 // is.
 func TestASourceThatCannotBeIsRefusedWhenItIsSaved(t *testing.T) {
