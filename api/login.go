@@ -75,6 +75,6 @@ func (s *Server) loginKeys(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/jwk-set+json")
-	w.Header().Set("Cache-Control", "public, max-age=30") // less than a new key takes until it signs
+	w.Header().Set("Cache-Control", "public, max-age=10") // less than a new key takes until it signs
 	_, _ = w.Write(keys)
 }

@@ -30,7 +30,7 @@ type issuers struct {
 	log     *slog.Logger
 
 	bySource map[uuid.UUID]*issuer
-	running  context.Context // nil until start
+	run      func(*issuer) // nil until start
 	ended    sync.WaitGroup
 }
 
@@ -42,19 +42,17 @@ type issuer struct {
 
 // start lets the sets be fetched until the context ends.
 func (is *issuers) start(ctx context.Context) {
-	is.running = ctx
+	if is.fetch == nil {
+		return
+	}
+	is.run = func(i *issuer) {
+		ctx, stop := context.WithCancel(ctx)
+		i.stop = stop
+		i.keys.Start(ctx, &is.ended)
+	}
 	for _, i := range is.bySource {
 		is.run(i)
 	}
-}
-
-func (is *issuers) run(i *issuer) {
-	if is.running == nil || is.fetch == nil {
-		return
-	}
-	ctx, stop := context.WithCancel(is.running)
-	i.stop = stop
-	i.keys.Start(ctx, &is.ended)
 }
 
 // follow makes the sets those of these tenants' sources, and returns them by source.
@@ -90,7 +88,7 @@ func (is *issuers) follow(ctx context.Context, all []*Tenant) (map[uuid.UUID]*jw
 	}
 	is.bySource = next
 	for _, i := range next {
-		if i.stop == nil {
+		if i.stop == nil && is.run != nil {
 			is.run(i)
 		}
 	}

@@ -32,7 +32,7 @@ const (
 
 // keySettles is how long after its creation a key begins to sign, where there is an older one: by then every
 // instance knows it, also where clocks differ, and whoever keeps the published keys as long as they say.
-const keySettles = time.Minute
+const keySettles = 30 * time.Second
 
 // LoginsConfig says how [Logins] work.
 type LoginsConfig struct {

@@ -228,7 +228,8 @@ func rules(t *testing.T, s *shell, tenant, base string) {
 	answers(t, 200, base, token)
 	set(0, "no aud", "--no-audience")
 	answers(t, 401, base, token)
-	set(0, `iss "x", aud \["b,c"\], nbf ignored, RS256`, "--issuer", "x", "--audience", "b,c", "--algorithm", "RS256")
+	set(0, `iss "x", aud \["b,c"\], nbf ignored, ES256`, "--issuer", "x", "--audience", "b,c", "--algorithm", "ES256")
+	set(2, "no algorithm .* is for its key", "--algorithm", "RS256")
 	set(0, "any iss", "--issuer", "")
 	set(2, "can't be used together", "--any-audience", "--no-audience")
 	set(2, "can't be used together", "--nbf", "--ignore-nbf")
@@ -308,7 +309,7 @@ func fetchedKeys(t *testing.T, s *shell, tenant, base string) {
 	explain(5, `(?s)ok +keys +2 kept from before, since http://.* cannot be had: .*502.*FAILED +signature`, one)
 	explain(5, `(?s)FAILED +keys +.*try again: .*502.*FAILED +signature`, gone)
 	s.want(0, "keys at http://127.0.0.1:1/x", "source", "set", tenant, "app", "--jwks-url", "http://127.0.0.1:1/x", "--yes")
-	s.want(0, "(?s)No instance of the API has got keys.*same +revoked", "key", "list", tenant, "app")
+	s.want(0, "(?s)As the API last got them.*same +revoked", "key", "list", tenant, "app")
 	s.with(gone.jwks(t)).want(2, "its keys are at", "key", "add", tenant, "app", "-")
 }
 
@@ -552,12 +553,18 @@ func logins(t *testing.T, s *shell, p *platform) {
 	nowhere.env = append(slices.Clone(s.env), "VSS_DATA_DIR="+t.TempDir())
 	nowhere.want(2, "--master-key-file", "key", "rotate-master", "begin")
 
-	s.want(0, "Next: bring the file to every machine", "key", "rotate-master", "begin")
-	s.want(1, "reseal' comes first", "key", "rotate-master", "finish", "--yes")
-	s.want(0, "(?s)4 signing keys were not sealed.*Next: .*finish", "key", "rotate-master", "reseal")
-	s.want(0, `"resealed": 0`, "key", "rotate-master", "reseal", "--json")
-	s.want(2, "are removed from .*say --yes", "key", "rotate-master", "finish")
-	s.want(0, "and no other", "key", "rotate-master", "finish", "--yes")
+	s.want(0, "Next: name it with --master-key-file", "key", "create-master", filepath.Join(t.TempDir(), "made.key"))
+	s.want(1, "exists", "key", "create-master", other)
+
+	begun := s.want(0, "Next: bring the file to every machine", "key", "rotate-master", "begin")
+	id := regexp.MustCompile(`[0-9a-f]{16}`).FindString(begun)
+	s.want(0, "active", "key", "rotate", "acme", "logins") // still sealed by the old one, which every instance has
+	s.want(1, "comes first", "key", "rotate-master", "finish", id, "--yes")
+	s.want(1, "another master key", "key", "rotate-master", "reseal", "0000000000000000")
+	s.want(0, "(?s)[45] signing keys were not sealed.*Next: .*finish", "key", "rotate-master", "reseal", id)
+	s.want(0, `"resealed": 0`, "key", "rotate-master", "reseal", id, "--json")
+	s.want(2, "are removed from .*say --yes", "key", "rotate-master", "finish", id)
+	s.want(0, "and no other", "key", "rotate-master", "finish", id, "--yes")
 	p.stop(t, syscall.SIGTERM)
 	*p = *s.dev() // which opens all keys before it serves
 	keys(1)

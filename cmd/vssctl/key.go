@@ -20,6 +20,7 @@ type keyCmd struct {
 	List         keyListCmd      `cmd:"" help:"List a source's keys and their states."`
 	Set          keySetCmd       `cmd:"" help:"Put a key of a jwt source into a state. It holds on every instance within 5 seconds."`
 	Rotate       keyRotateCmd    `cmd:"" help:"Give an lnurl source a new key to sign tokens with. Tokens of the old one stay good until they end."`
+	CreateMaster createMasterCmd `cmd:"" help:"Make a master key file, which the API needs for LNURL-auth. 'vssctl dev' makes its own."`
 	RotateMaster rotateMasterCmd `cmd:"" help:"Replace the master key, in three steps."`
 }
 
@@ -80,7 +81,7 @@ func (c keyListCmd) Run(ctx context.Context, out output) error {
 			case src.JWKSURL != "" && len(fetched) == 0:
 				fmt.Fprintf(w, "No instance of the API has got keys from %s yet. Of those that it had before:\n\n", src.JWKSURL)
 			case src.JWKSURL != "":
-				fmt.Fprintf(w, "As the API last got them from %s, and those that were revoked:\n\n", src.JWKSURL)
+				fmt.Fprintf(w, "As the API last got them, now from %s, and those that were revoked:\n\n", src.JWKSURL)
 			}
 			tableKeys(w, views)
 		})

@@ -13,6 +13,20 @@ import (
 	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
 )
 
+type createMasterCmd struct {
+	File string `arg:"" type:"path" help:"The file to make. Every instance of the API gets a copy, and it is kept elsewhere than the database's backups."`
+}
+
+func (c createMasterCmd) Run(out output) error {
+	key, err := masterkey.Create(c.File)
+	if err != nil {
+		return err
+	}
+	return out.print(masterKeyView{c.File, key.ID(), 0}, func(w io.Writer) {
+		fmt.Fprintf(w, "%s has the new master key %s.\nNext: name it with --master-key-file (VSS_MASTER_KEY_FILE) to the API and to vssctl.\n", c.File, key.ID())
+	})
+}
+
 type rotateMasterCmd struct {
 	Begin  rotateMasterBeginCmd  `cmd:"" help:"1. Add a new key to the file. Needs no database."`
 	Reseal rotateMasterResealCmd `cmd:"" help:"2. Once every machine has the file: make the new key the one that seals, and seal all signing keys with it."`
@@ -61,7 +75,7 @@ func (c rotateMasterResealCmd) Run(ctx context.Context, out output) error {
 			return fmt.Errorf("%w (%d were resealed; it can be done again)", err, n)
 		}
 		return out.print(masterKeyView{path, key.ID(), n}, func(w io.Writer) {
-			fmt.Fprintf(w, "%d signing keys were not sealed with the master key %s, and now all are.\nNext: 'key rotate-master finish'.\n", n, key.ID())
+			fmt.Fprintf(w, "%d signing keys were not sealed with the master key %s, and now all are.\nNext: 'key rotate-master finish %[2]s'.\n", n, key.ID())
 		})
 	})
 }
@@ -70,6 +84,7 @@ type rotateMasterFinishCmd struct {
 	tenantFlags
 	masterKeyFlags
 	confirm
+	ID string `arg:"" name:"id" help:"The new key, as 'begin' has named it."`
 }
 
 func (c rotateMasterFinishCmd) Run(ctx context.Context, out output) error {
@@ -80,6 +95,9 @@ func (c rotateMasterFinishCmd) Run(ctx context.Context, out output) error {
 	key, err := masterkey.Load(path)
 	if err != nil {
 		return err
+	}
+	if key.ID() != c.ID {
+		return fmt.Errorf("%s still seals with %s: 'key rotate-master reseal %s' comes first", path, key.ID(), c.ID)
 	}
 	if err := c.ask("All keys but %s are removed from %s: what they sealed elsewhere, as in backups of the database, is lost unless the file was kept.", key.ID(), path); err != nil {
 		return err

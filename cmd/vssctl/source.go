@@ -49,6 +49,7 @@ type sourceAddCmd struct {
 	NoAud     bool     `name:"no-audience" xor:"audience" help:"jwt: refuse tokens with an aud."`
 	IgnoreNBF bool     `name:"ignore-nbf" help:"jwt: do not look at nbf."`
 	Algorithm []string `placeholder:"ALG" help:"jwt: take these only. Unset: all, but none and HMAC never."`
+	ByKid     bool     `help:"jwt: where tokens have no iss that could tell them from those of other sources, the kids of the uploaded keys do."`
 	JWKSURL   string   `name:"jwks-url" xor:"keys" placeholder:"URL" help:"jwt: where the issuer publishes its keys."`
 	Keys      string   `xor:"keys" placeholder:"FILE" help:"jwt: its public keys, as JWKS, JWK or PEM; - is standard input."`
 
@@ -57,7 +58,7 @@ type sourceAddCmd struct {
 }
 
 func (c sourceAddCmd) Run(ctx context.Context, out output) error {
-	n := tenants.NewSource{Name: c.Name, Kind: c.Kind, NamespaceOf: c.NamespaceOf, JWKSURL: c.JWKSURL, Host: c.Host}
+	n := tenants.NewSource{Name: c.Name, Kind: c.Kind, NamespaceOf: c.NamespaceOf, JWKSURL: c.JWKSURL, ByKeyID: c.ByKid, Host: c.Host}
 	var err error
 	if n.Rules, err = c.rules(); err != nil {
 		return err
@@ -95,10 +96,10 @@ func (c sourceAddCmd) Run(ctx context.Context, out output) error {
 
 // rules are those of the preset and the flags. It refuses flags that would mean nothing.
 func (c sourceAddCmd) rules() (jwt.Rules, error) {
-	given := c.Issuer != nil || c.Audience != nil || c.NoAud || c.IgnoreNBF || c.Algorithm != nil
+	given := c.Issuer != nil || c.Audience != nil || c.NoAud || c.IgnoreNBF || c.ByKid || c.Algorithm != nil
 	switch {
 	case c.Kind != tenants.JWT && (given || c.Preset != "standard"):
-		return jwt.Rules{}, fmt.Errorf("%w: --preset, --issuer, --audience, --no-audience, --ignore-nbf and --algorithm are of sources of kind jwt", errUsage)
+		return jwt.Rules{}, fmt.Errorf("%w: --preset, --issuer, --audience, --no-audience, --ignore-nbf, --by-kid and --algorithm are of sources of kind jwt", errUsage)
 	case c.Kind != tenants.JWT:
 		return jwt.Rules{}, nil
 	case c.Preset == "reference" && (given || c.JWKSURL != ""):
@@ -177,6 +178,7 @@ type sourceSetCmd struct {
 	NoAud     bool           `name:"no-audience" xor:"audience" help:"jwt: refuse tokens with an aud."`
 	NBF       bool           `name:"nbf" xor:"nbf" help:"jwt: refuse tokens before their nbf."`
 	IgnoreNBF bool           `name:"ignore-nbf" xor:"nbf" help:"jwt: do not look at nbf."`
+	ByKid     *bool          `negatable:"" help:"jwt: tell tokens from those of other sources by the kids of the uploaded keys."`
 	Algorithm []string       `placeholder:"ALG" help:"jwt: take these only, in the place of all before."`
 	JWKSURL   *string        `name:"jwks-url" placeholder:"URL" help:"jwt, of a source with its keys at a URL: the new URL."`
 }
@@ -201,7 +203,7 @@ func (c sourceSetCmd) Run(ctx context.Context, out output) error {
 func (c sourceSetCmd) change() tenants.SourceChange {
 	change := tenants.SourceChange{
 		Window: c.Window, TokenLife: c.TokenLife,
-		Issuer: c.Issuer, Audiences: c.Audience, Algorithms: c.Algorithm, JWKSURL: c.JWKSURL,
+		Issuer: c.Issuer, Audiences: c.Audience, Algorithms: c.Algorithm, ByKeyID: c.ByKid, JWKSURL: c.JWKSURL,
 	}
 	rule := func(r jwt.AudienceRule) { change.AudienceRule = &r }
 	switch {
@@ -253,6 +255,7 @@ type sourceView struct {
 	Audiences      []string         `json:"audiences,omitempty"`
 	CheckNotBefore *bool            `json:"check_not_before,omitempty"`
 	Algorithms     []string         `json:"algorithms,omitempty"`
+	ByKid          bool             `json:"by_kid,omitempty"`
 	JWKSURL        string           `json:"jwks_url,omitempty"`
 
 	Host         *string `json:"host,omitempty"` // "": the one that tenants share
@@ -269,7 +272,7 @@ func viewSource(s *tenants.Source) sourceView {
 	case tenants.JWT:
 		r := &s.Rules
 		v.Issuer, v.AudienceRule, v.Audiences = r.Issuer, r.AudienceRule, r.Audiences
-		v.CheckNotBefore, v.Algorithms, v.JWKSURL = &r.CheckNotBefore, r.Algorithms, s.JWKSURL
+		v.CheckNotBefore, v.Algorithms, v.ByKid, v.JWKSURL = &r.CheckNotBefore, r.Algorithms, s.ByKeyID, s.JWKSURL
 	case tenants.LNURL:
 		v.Issuer, v.Host, v.TokenSeconds = s.Rules.Issuer, &s.Host, int(s.TokenLife/time.Second)
 	}

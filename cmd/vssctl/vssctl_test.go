@@ -323,7 +323,7 @@ func TestHelpIsCompleteAndEndsWell(t *testing.T) {
 		{"dev"}, {"migrate"}, {"tenant", "create"}, {"tenant", "list"}, {"tenant", "show"}, {"tenant", "set"},
 		{"source", "add"}, {"source", "list"}, {"source", "set"}, {"source", "remove"},
 		{"key", "add"}, {"key", "list"}, {"key", "set"}, {"key", "rotate"},
-		{"key", "rotate-master", "begin"}, {"key", "rotate-master", "reseal"}, {"key", "rotate-master", "finish"},
+		{"key", "create-master"}, {"key", "rotate-master", "begin"}, {"key", "rotate-master", "reseal"}, {"key", "rotate-master", "finish"},
 		{"client-key", "add"}, {"client-key", "list"}, {"client-key", "rotate"}, {"client-key", "revoke"}, {"client-key", "gate"},
 		{"domain", "add"}, {"domain", "list"}, {"domain", "check"}, {"domain", "remove"},
 		{"auth", "explain"}, {"auth", "failures"},
