@@ -19,7 +19,7 @@ import (
 type event struct {
 	call     string          // "" for what is not a call
 	tenant   string          // slug
-	of       *tenants.Tenant // of a login
+	login    *tenants.Tenant // that a wallet logs in to
 	wallet   string          // storage.WalletID: a hash, not the public key or sub
 	code     vsspb.ErrorCode
 	level    slog.Level

@@ -31,7 +31,7 @@ func (s *Server) login() http.Handler {
 				}
 				return nil, &lnurl.Error{Reason: err.Error()}
 			}
-			e.tenant, e.of = tenant.Slug, tenant
+			e.tenant, e.login = tenant.Slug, tenant
 			return logins.Site(tenant, r.Header, loginAddress(r))
 		},
 		Report: func(r *http.Request, o lnurl.Outcome) {
@@ -40,12 +40,15 @@ func (s *Server) login() http.Handler {
 			switch {
 			case refused:
 				e.code, e.refusal = vsspb.ErrorCode_AUTH_EXCEPTION, refusal.Reason
-				logins.Refused(e.of, refusal, loginAddress(r))
+				logins.Refused(e.login, refusal)
 			case o.Err != nil:
 				e.code, e.level, e.err = vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, slog.LevelError, o.Err
 			}
-			if o.Subject != "" && e.of != nil {
-				e.wallet = logins.Owner(e.of, o.Subject).Wallet().String()
+			if o.Forged {
+				logins.Forged(middleware.GetClientIPAddr(r.Context()))
+			}
+			if o.Subject != "" && e.login != nil {
+				e.wallet = logins.Owner(e.login, o.Subject).Wallet().String()
 			}
 		},
 	})
@@ -72,6 +75,6 @@ func (s *Server) loginKeys(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	w.Header().Set("Content-Type", "application/jwk-set+json")
-	w.Header().Set("Cache-Control", "public, max-age=300")
+	w.Header().Set("Cache-Control", "public, max-age=10") // less than a new key takes until it signs
 	_, _ = w.Write(keys)
 }

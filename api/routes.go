@@ -53,6 +53,7 @@ func (s *Server) routes() http.Handler {
 		for _, base := range []string{"", "/t/{tenant}"} {
 			r.Handle(base+tenants.LoginPath, login)
 			r.Get(base+tenants.KeysPath, s.loginKeys)
+			r.Head(base+tenants.KeysPath, s.loginKeys)
 		}
 	}
 	return r
@@ -89,7 +90,8 @@ func (s *Server) clientAddress(next http.Handler) http.Handler {
 	for i, p := range s.cfg.TrustedProxies {
 		trusted[i] = p.String()
 	}
-	return middleware.ClientIPFromXFF(trusted...)(next)
+	// A proxy that does not say for whom it calls is the client itself.
+	return middleware.ClientIPFromRemoteAddr(middleware.ClientIPFromXFF(trusted...)(next))
 }
 
 const requestIDHeader = "X-Request-Id"
@@ -135,7 +137,7 @@ func allowBrowsers(next http.Handler) http.Handler {
 	return cors.Handler(cors.Options{
 		AllowedOrigins: []string{"*"},
 		AllowedMethods: []string{http.MethodPost, http.MethodGet, http.MethodHead}, // the last two: LNURL-auth
-		AllowedHeaders: []string{"*"},                             // echoed: clients send fixed headers of their own
+		AllowedHeaders: []string{"*"},                                              // echoed: clients send fixed headers of their own
 		ExposedHeaders: []string{"Vss-Protocol-Version", requestIDHeader, "Retry-After"},
 		MaxAge:         int(time.Hour / time.Second),
 	})(next)

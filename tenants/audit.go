@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"reflect"
+	"slices"
 
 	"github.com/jackc/pgx/v5"
 
@@ -116,12 +117,14 @@ func facts(t *Tenant) map[string]any {
 	for _, k := range t.ClientKeys {
 		f["client_key:"+k.Prefix] = map[string]any{"name": k.Name, "expires_at": k.ExpiresAt, "revoked_at": k.RevokedAt}
 	}
-	for i := range t.Sources {
-		src := &t.Sources[i]
-		f["source:"+src.Name] = sourceFacts(src)
+	for _, src := range slices.Concat(t.Sources, t.Removed) {
+		f["source:"+src.Name] = sourceFacts(&src)
 		for _, k := range src.Keys {
 			f["key:"+src.Name+":"+k.ID] = map[string]any{"state": k.State, "until": k.Until, "sealed_by": masterkey.SealedBy(k.Sealed)}
 		}
+	}
+	for _, src := range t.Removed {
+		f["source:"+src.Name].(map[string]any)["removed"] = true
 	}
 	return f
 }
@@ -133,7 +136,8 @@ func sourceFacts(src *Source) map[string]any {
 		f["window_seconds"] = int64(src.Window.Seconds())
 	case JWT:
 		f["issuer"], f["audience_rule"], f["audiences"] = src.Rules.Issuer, src.Rules.AudienceRule, src.Rules.Audiences
-		f["check_not_before"], f["algorithms"], f["jwks_url"] = src.Rules.CheckNotBefore, src.Rules.Algorithms, src.JWKSURL
+		f["check_not_before"], f["algorithms"] = src.Rules.CheckNotBefore, src.Rules.Algorithms
+		f["by_key_id"], f["jwks_url"] = src.ByKeyID, src.JWKSURL
 	case LNURL:
 		f["host"], f["token_seconds"] = src.Host, int64(src.TokenLife.Seconds())
 	}

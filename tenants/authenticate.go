@@ -108,7 +108,7 @@ type Authenticator struct {
 	log      *slog.Logger
 	ecdsa    verifier
 	cache    *otter.Cache[cacheKey, *verified]
-	known    *otter.Cache[[sha256.Size]byte, struct{}] // subjects that were verified, see suspects
+	known    *otter.Cache[storage.WalletID, struct{}] // wallets that were verified, see suspects
 	suspects *suspects
 	failures failures
 }
@@ -135,7 +135,7 @@ func NewAuthenticator(cfg AuthenticatorConfig) *Authenticator {
 		log:      cfg.Log,
 		ecdsa:    verifyECDSA,
 		cache:    otter.Must(&otter.Options[cacheKey, *verified]{MaximumSize: cfg.CacheSize}),
-		known:    otter.Must(&otter.Options[[sha256.Size]byte, struct{}]{MaximumSize: cfg.CacheSize}),
+		known:    otter.Must(&otter.Options[storage.WalletID, struct{}]{MaximumSize: cfg.CacheSize}),
 		suspects: newSuspects(),
 	}
 }
@@ -186,9 +186,9 @@ func (a *Authenticator) authenticate(
 		return nil, err
 	}
 	// All that is refused below this line costs arithmetic, if only a little.
-	subject := subjectOf(tenant, c.source().Namespace, c.claimed())
+	wallet := Caller{tenant, c.source(), c.claimed()}.Owner().Wallet()
 	if a.suspects.suspect(from, now) {
-		if _, known := a.known.GetIfPresent(subject); !known && !a.suspects.spend(c.cost(), now) {
+		if _, known := a.known.GetIfPresent(wallet); !known && !a.suspects.spend(c.cost(), now) {
 			return nil, ErrSuspect
 		}
 	}
@@ -201,10 +201,11 @@ func (a *Authenticator) authenticate(
 	if err != nil {
 		if errors.Is(err, errForged) {
 			a.suspects.failed(from, now)
+			a.known.Invalidate(wallet) // whoever names it may not be it
 		}
 		return nil, refuseBy(c.source(), err)
 	}
-	a.known.Set(subject, struct{}{})
+	a.known.Set(wallet, struct{}{})
 	return v, nil
 }
 
@@ -250,16 +251,6 @@ func (t *Tenant) checkClientKey(header http.Header, now time.Time) error {
 		return refuse(reasonClientKeyEnded)
 	}
 	return nil
-}
-
-// subjectOf names a wallet without naming it.
-func subjectOf(tenant *Tenant, namespace, subject string) [sha256.Size]byte {
-	var room [512]byte
-	b := append(room[:0], tenant.ID[:]...)
-	b = append(b, namespace...)
-	b = append(b, 0)
-	b = append(b, subject...)
-	return sha256.Sum256(b)
 }
 
 // credential is one that has been read and of which nothing is proven yet.
@@ -371,10 +362,14 @@ func (b *bearer) source() *Source { return b.by.Source }
 func (b *bearer) claimed() string { return b.token.Subject }
 
 func (b *bearer) cost() time.Duration {
+	cost := 500 * time.Microsecond
 	if b.token.Algorithm == "ES384" || b.token.Algorithm == "ES512" {
-		return 4 * time.Millisecond
+		cost = 4 * time.Millisecond
 	}
-	return 500 * time.Microsecond
+	if b.token.KeyID == "" {
+		cost *= jwt.MaxUnnamed
+	}
+	return cost
 }
 
 func (b *bearer) verify(ctx context.Context, _ *Authenticator, tenant *Tenant, now time.Time) (*verified, error) {
@@ -382,7 +377,8 @@ func (b *bearer) verify(ctx context.Context, _ *Authenticator, tenant *Tenant, n
 	claims, err := b.by.verify(ctx, b.token, now)
 	if err != nil {
 		refusal := refuseToken(err)
-		if errors.Is(err, &jwt.Error{Reason: jwt.BadSignature}) || errors.Is(err, jwt.ErrUnknownKey) {
+		// A URL may yet have the key that is not known.
+		if errors.Is(err, &jwt.Error{Reason: jwt.BadSignature}) || errors.Is(err, jwt.ErrUnknownKey) && b.by.issuer == nil {
 			refusal = refuseForged(refusal)
 		}
 		return nil, refusal

@@ -42,7 +42,10 @@ func (s *Service) AddClientKey(ctx context.Context, actor Actor, slug, name stri
 	t, err := s.changeTenant(ctx, actor, "client_key.add", slug, func(tx pgx.Tx, t *Tenant) error {
 		return insertClientKey(ctx, tx, t, key, prefix, name)
 	})
-	return t, key, err
+	if err != nil {
+		return nil, "", err
+	}
+	return t, key, nil
 }
 
 func insertClientKey(ctx context.Context, tx pgx.Tx, t *Tenant, key, prefix, name string) error {
@@ -80,10 +83,14 @@ func (s *Service) RotateClientKey(ctx context.Context, actor Actor, slug, prefix
 		}
 		return insertClientKey(ctx, tx, t, key, fresh, old.Name)
 	})
-	return t, key, err
+	if err != nil {
+		return nil, "", err
+	}
+	return t, key, nil
 }
 
-// RevokeClientKey ends the client key with this prefix at once. It fails with [ErrNoActor] or [ErrNotFound].
+// RevokeClientKey ends the client key with this prefix at once. It fails with [ErrNoActor], [ErrNotFound], or an
+// [*InvalidError] for the last one that opens a gate.
 func (s *Service) RevokeClientKey(ctx context.Context, actor Actor, slug, prefix string) (*Tenant, error) {
 	return s.changeTenant(ctx, actor, "client_key.revoke", slug, func(tx pgx.Tx, t *Tenant) error {
 		k := t.clientKey(prefix)
@@ -92,6 +99,8 @@ func (s *Service) RevokeClientKey(ctx context.Context, actor Actor, slug, prefix
 			return noClientKey(prefix)
 		case !k.RevokedAt.IsZero():
 			return nil
+		case t.Gate.State == GateRequired && !t.opens(prefix):
+			return &InvalidError{"client_key", "is the last one that is good, and the gate would refuse every call: set it to observed or off first"}
 		}
 		p := dbgen.EndClientKeyParams{TenantID: t.ID, Prefix: prefix, Revoked: true}
 		if !k.ExpiresAt.IsZero() {
@@ -99,6 +108,11 @@ func (s *Service) RevokeClientKey(ctx context.Context, actor Actor, slug, prefix
 		}
 		return dbgen.New().EndClientKey(ctx, tx, p)
 	})
+}
+
+// opens says whether the tenant has a good client key besides the one with this prefix.
+func (t *Tenant) opens(but string) bool {
+	return slices.ContainsFunc(t.ClientKeys, func(k ClientKey) bool { return k.Prefix != but && k.good(time.Now()) })
 }
 
 func (t *Tenant) clientKey(prefix string) *ClientKey {

@@ -52,6 +52,10 @@ type DirectoryConfig struct {
 	// good ones are used.
 	Fetch Fetch
 
+	// Saves is where the key sets that were fetched are kept, for instances that start while a URL does not answer.
+	// Nil: nowhere. It is another pool than the directory's, since a write may take its time.
+	Saves *pgxpool.Pool
+
 	Now func() time.Time // for the ages of keys; nil: time.Now
 
 	// Log hears when an outage of the database begins and ends; nil: slog.Default().
@@ -103,7 +107,7 @@ func NewDirectory(pool *pgxpool.Pool, cfg DirectoryConfig) (*Directory, error) {
 		cfg.Log = slog.Default()
 	}
 	d := &Directory{pool: pool, cfg: cfg}
-	d.issuers = issuers{pool: pool, fetch: cfg.Fetch, timeout: cfg.Timeout, now: cfg.Now, log: cfg.Log}
+	d.issuers = issuers{pool: pool, saves: cfg.Saves, fetch: cfg.Fetch, timeout: cfg.Timeout, now: cfg.Now, log: cfg.Log}
 	now := time.Now()
 	d.polled.Store(&now)
 	return d, nil
@@ -196,7 +200,7 @@ func (d *Directory) load(ctx context.Context, last *snapshot) (*snapshot, error)
 		s.bySlug[t.Slug] = t
 		for _, domain := range t.Domains {
 			switch {
-			case domain.State == Pending:
+			case domain.State != Verified && domain.State != Lost:
 			case atOrBelow(domain.Host, d.cfg.BaseDomain):
 				// The service refuses such a domain, but the base domain may have changed since.
 				s.ignored = append(s.ignored, domain.Host)
@@ -215,6 +219,7 @@ func (t *Tenant) same(loaded *Tenant, issuers map[uuid.UUID]*jwt.Source) bool {
 	}
 	before, now := *t, *loaded
 	before.schemes, now.schemes = nil, nil
+	before.Domains, now.Domains = unchecked(t.Domains), unchecked(loaded.Domains)
 	if !reflect.DeepEqual(&before, &now) {
 		return false
 	}
@@ -224,6 +229,15 @@ func (t *Tenant) same(loaded *Tenant, issuers map[uuid.UUID]*jwt.Source) bool {
 		}
 	}
 	return t.schemes.anyIssuer == nil || t.schemes.anyIssuer.issuer == issuers[t.schemes.anyIssuer.ID]
+}
+
+// unchecked are the domains without when they were checked, which is nothing to a request.
+func unchecked(domains []Domain) []Domain {
+	domains = slices.Clone(domains)
+	for i := range domains {
+		domains[i].CheckedAt = time.Time{}
+	}
+	return domains
 }
 
 // All are all tenants, in the order of their slugs; none before the directory is loaded.

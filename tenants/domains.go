@@ -178,6 +178,9 @@ func (s *Service) RemoveDomain(ctx context.Context, actor Actor, slug, domain st
 	})
 }
 
+// Domain is the tenant's domain of this name, however it is written, or nil.
+func (t *Tenant) Domain(name string) *Domain { return t.domain(asStored(name)) }
+
 func (t *Tenant) domain(host string) *Domain {
 	i := slices.IndexFunc(t.Domains, func(d Domain) bool { return d.Host == host })
 	if i < 0 {

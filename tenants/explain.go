@@ -27,7 +27,8 @@ type Explanation struct {
 func (e *Explanation) OK() bool { return e.Wallet != "" }
 
 // Explain asks everything of a request's credentials that [Authenticator.Authenticate] does, and does not stop at
-// the first thing that is wrong: for people who look for it. It counts nothing and caches nothing.
+// the first thing that is wrong: for people who look for it. It counts nothing and caches nothing. Where the keys
+// of a token are at a URL it fetches them anew, and waits for that, if the tenant's [Directory] is running.
 func (a *Authenticator) Explain(ctx context.Context, tenant *Tenant, header http.Header) *Explanation {
 	now := a.now()
 	e := &Explanation{}
@@ -86,13 +87,20 @@ func (a *Authenticator) explainSignature(s *signed, now time.Time, add addCheck)
 }
 
 func explainToken(ctx context.Context, b *bearer, now time.Time, add addCheck) bool {
-	_, err := b.by.verify(ctx, b.token, now) // it may fetch newer keys
-	if errors.Is(refuseToken(err), ErrKeysUnavailable) {
-		add("keys", ErrKeysUnavailable, "%s", b.by.JWKSURL)
-	} else {
-		add("keys", nil, "%d", len(b.by.set().Keys()))
+	var fetched error
+	if b.by.issuer != nil {
+		fetched = b.by.issuer.Refresh(ctx)
 	}
+	_, err := b.by.verify(ctx, b.token, now)
 	good := true
+	switch keys := len(b.by.set().Keys()); {
+	case fetched != nil && errors.Is(refuseToken(err), ErrKeysUnavailable):
+		good = add("keys", fmt.Errorf("%w: %w", ErrKeysUnavailable, fetched), "%s", b.by.JWKSURL)
+	case fetched != nil: // and yet it can be said whether the token is good
+		add("keys", nil, "%d kept from before, since %s cannot be had: %v", keys, b.by.JWKSURL, fetched)
+	default:
+		add("keys", nil, "%d", keys)
+	}
 	for _, check := range b.by.set().Explain(b.token, b.by.Rules, now) {
 		good = add(check.Name, check.Err, "") && good
 	}

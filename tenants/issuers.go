@@ -2,14 +2,12 @@ package tenants
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net/http"
 	"sync"
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
@@ -25,13 +23,14 @@ type Fetch func(ctx context.Context, url string, header http.Header) (egress.Res
 // [Directory], which calls it under its lock.
 type issuers struct {
 	pool    *pgxpool.Pool
+	saves   *pgxpool.Pool // nil: what was fetched is not kept
 	fetch   Fetch
 	timeout time.Duration // of the database
 	now     func() time.Time
 	log     *slog.Logger
 
 	bySource map[uuid.UUID]*issuer
-	running  context.Context // nil until start
+	run      func(*issuer) // nil until start
 	ended    sync.WaitGroup
 }
 
@@ -43,25 +42,24 @@ type issuer struct {
 
 // start lets the sets be fetched until the context ends.
 func (is *issuers) start(ctx context.Context) {
-	is.running = ctx
+	if is.fetch == nil {
+		return
+	}
+	is.run = func(i *issuer) {
+		ctx, stop := context.WithCancel(ctx)
+		i.stop = stop
+		i.keys.Start(ctx, &is.ended)
+	}
 	for _, i := range is.bySource {
 		is.run(i)
 	}
-}
-
-func (is *issuers) run(i *issuer) {
-	if is.running == nil || is.fetch == nil {
-		return
-	}
-	ctx, stop := context.WithCancel(is.running)
-	i.stop = stop
-	is.ended.Go(func() { i.keys.Run(ctx) })
 }
 
 // follow makes the sets those of these tenants' sources, and returns them by source.
 func (is *issuers) follow(ctx context.Context, all []*Tenant) (map[uuid.UUID]*jwt.Source, error) {
 	next := map[uuid.UUID]*issuer{}
 	keys := map[uuid.UUID]*jwt.Source{}
+	var fresh []*Source
 	for _, t := range all {
 		for i := range t.Sources {
 			src := &t.Sources[i]
@@ -70,15 +68,18 @@ func (is *issuers) follow(ctx context.Context, all []*Tenant) (map[uuid.UUID]*jw
 			}
 			known := is.bySource[src.ID]
 			if known == nil || known.url != src.JWKSURL {
-				var err error
-				if known, err = is.begin(ctx, src); err != nil {
-					return nil, err
-				}
-			} else {
-				known.keys.Revoke(src.revoked())
+				fresh = append(fresh, src)
+				continue
 			}
-			next[src.ID], keys[src.ID] = known, known.keys
+			known.keys.Revoke(src.revoked())
+			next[src.ID] = known
 		}
+	}
+	if err := is.begin(ctx, fresh, next); err != nil {
+		return nil, err
+	}
+	for id, i := range next {
+		keys[id] = i.keys
 	}
 	for id, i := range is.bySource {
 		if next[id] != i && i.stop != nil {
@@ -87,39 +88,55 @@ func (is *issuers) follow(ctx context.Context, all []*Tenant) (map[uuid.UUID]*jw
 	}
 	is.bySource = next
 	for _, i := range next {
-		if i.stop == nil {
+		if i.stop == nil && is.run != nil {
 			is.run(i)
 		}
 	}
 	return keys, nil
 }
 
-// begin makes the set of a source, with the last good keys that any instance got from its URL.
-func (is *issuers) begin(ctx context.Context, src *Source) (*issuer, error) {
-	q, id, url := dbgen.New(), src.ID, src.JWKSURL
-	document, err := q.JWKSDocument(ctx, is.pool, dbgen.JWKSDocumentParams{SourceID: id, Url: url})
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
-		return nil, err
+// begin makes the sets of these sources, each with the last good keys that any instance got for it.
+func (is *issuers) begin(ctx context.Context, sources []*Source, into map[uuid.UUID]*issuer) error {
+	if len(sources) == 0 {
+		return nil
 	}
-	cfg := jwt.SourceConfig{
-		URL:      url,
-		Get:      is.fetch,
-		Document: document,
-		Revoked:  src.revoked(),
-		Now:      is.now,
-		OnDocument: func(ctx context.Context, document []byte) error {
-			ctx, cancel := context.WithTimeout(ctx, is.timeout)
-			defer cancel()
-			return q.SaveJWKSDocument(ctx, is.pool, dbgen.SaveJWKSDocumentParams{SourceID: id, Url: url, Document: document})
-		},
+	ids := make([]uuid.UUID, len(sources))
+	for i, src := range sources {
+		ids[i] = src.ID
 	}
-	keys, err := jwt.NewSource(cfg)
+	rows, err := dbgen.New().JWKSDocuments(ctx, is.pool, ids)
 	if err != nil {
-		is.log.Error("a key set in the database is none", "source", id, "error", err)
-		cfg.Document = nil
-		if keys, err = jwt.NewSource(cfg); err != nil {
-			return nil, err
-		}
+		return err
 	}
-	return &issuer{url: url, keys: keys}, nil
+	documents := make(map[uuid.UUID][]byte, len(rows))
+	for _, row := range rows {
+		documents[row.SourceID] = row.Document
+	}
+	for _, src := range sources {
+		cfg := jwt.SourceConfig{
+			URL: src.JWKSURL, Get: is.fetch, Document: documents[src.ID], Revoked: src.revoked(), Now: is.now,
+			OnDocument: func(ctx context.Context, document []byte) error {
+				return is.save(ctx, src.ID, src.JWKSURL, document)
+			},
+		}
+		keys, err := jwt.NewSource(cfg)
+		if err != nil {
+			is.log.Error("a key set in the database is none", "source", src.ID, "error", err)
+			cfg.Document = nil
+			if keys, err = jwt.NewSource(cfg); err != nil {
+				return err
+			}
+		}
+		into[src.ID] = &issuer{url: src.JWKSURL, keys: keys}
+	}
+	return nil
+}
+
+func (is *issuers) save(ctx context.Context, source uuid.UUID, url string, document []byte) error {
+	if is.saves == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, is.timeout)
+	defer cancel()
+	return dbgen.New().SaveJWKSDocument(ctx, is.saves, dbgen.SaveJWKSDocumentParams{SourceID: source, Url: url, Document: document})
 }

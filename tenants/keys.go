@@ -40,9 +40,17 @@ func (s *Service) AddKeys(ctx context.Context, actor Actor, slug, source string,
 		case len(src.Keys)+len(keys) > maxSourceKeys:
 			return &InvalidError{"keys", fmt.Sprintf("are too many: a source can have %d, revoked ones included", maxSourceKeys)}
 		}
+		had, err := src.parseKeys()
+		if err != nil {
+			return err
+		}
 		for _, k := range keys {
 			if src.key(k.ID()) != nil {
 				return &InvalidError{"keys", fmt.Sprintf("the source has a key %.260q already", k.ID())}
+			}
+			// Under whatever name: a key that was revoked stays so.
+			if i := slices.IndexFunc(had, func(h jwt.Key) bool { return h.Thumbprint() == k.Thumbprint() }); i >= 0 {
+				return &InvalidError{"keys", fmt.Sprintf("the source has the key %.260q already, as %.260q, which is %s", k.ID(), had[i].ID(), had[i].State)}
 			}
 			added := SourceKey{ID: k.ID(), Public: k.JWK(), State: state}
 			src.Keys = append(src.Keys, added)
@@ -50,7 +58,7 @@ func (s *Service) AddKeys(ctx context.Context, actor Actor, slug, source string,
 				return err
 			}
 		}
-		return checkUnambiguous(t.Sources)
+		return errors.Join(checkUnambiguous(t.Sources), src.checkKeys())
 	})
 }
 
@@ -90,33 +98,74 @@ func (s *Service) SetKey(ctx context.Context, actor Actor, slug, source, kid str
 			return &InvalidError{"state", "a revoked key stays so: it may be in wrong hands"}
 		}
 		k.State, k.Until = state, until
+		if state == jwt.Active || state == jwt.Retired {
+			if err := src.checkKeys(); err != nil {
+				return err
+			}
+		}
 		return updateKey(ctx, tx, src.ID, k)
 	})
 }
 
-// revokeFetched revokes a key that the source's URL had when it was last fetched.
+// revokeFetched revokes the keys of this name that the source's URL had when it was last fetched. There may be
+// several: an issuer may give one kid to keys of different types, or to one after the other.
 func (s *Service) revokeFetched(ctx context.Context, tx pgx.Tx, src *Source, kid string, state jwt.State) error {
 	if state != jwt.Revoked {
 		return &InvalidError{"state", "this source's keys are at " + src.JWKSURL + ": only revoking overrules that"}
 	}
-	if src.key(kid) != nil {
-		return nil // it is
-	}
-	document, err := dbgen.New().JWKSDocument(ctx, tx, dbgen.JWKSDocumentParams{SourceID: src.ID, Url: src.JWKSURL})
-	if err != nil && !errors.Is(err, pgx.ErrNoRows) {
+	keys, err := src.fetchedKeys(ctx, tx)
+	if err != nil {
 		return err
 	}
-	var keys []jwt.Key
-	if document != nil {
-		if keys, err = jwt.ParseKeys(document); err != nil {
+	found := src.key(kid) != nil // revoked before
+	for _, k := range keys {
+		if k.ID() != kid && k.Thumbprint() != kid {
+			continue
+		}
+		found = true
+		if k.State == jwt.Revoked {
+			continue
+		}
+		revoked := SourceKey{ID: k.ID(), Public: k.JWK(), State: jwt.Revoked}
+		if src.key(revoked.ID) != nil {
+			revoked.ID = k.Thumbprint()
+		}
+		src.Keys = append(src.Keys, revoked)
+		if err := insertKey(ctx, tx, src.ID, &revoked); err != nil {
 			return err
 		}
 	}
-	i := slices.IndexFunc(keys, func(k jwt.Key) bool { return k.ID() == kid || k.Thumbprint() == kid })
-	if i < 0 {
+	if !found {
 		return fmt.Errorf("%w: %s has no key %.260q", errNoSuch, src.JWKSURL, kid)
 	}
-	return insertKey(ctx, tx, src.ID, &SourceKey{ID: keys[i].ID(), Public: keys[i].JWK(), State: jwt.Revoked})
+	return nil
+}
+
+// FetchedKeys are the keys that the URL of a JWT source had when an instance last got them, active or revoked;
+// none before that, and for a source without a URL. It fails with [ErrNotFound].
+func (s *Service) FetchedKeys(ctx context.Context, slug, source string) ([]jwt.Key, error) {
+	t, err := s.Get(ctx, slug)
+	if err != nil {
+		return nil, err
+	}
+	src := named(t.Sources, source)
+	if src == nil {
+		return nil, noSource(source)
+	}
+	return src.fetchedKeys(ctx, s.pool)
+}
+
+func (s *Source) fetchedKeys(ctx context.Context, tx dbgen.DBTX) ([]jwt.Key, error) {
+	documents, err := dbgen.New().JWKSDocuments(ctx, tx, []uuid.UUID{s.ID})
+	if err != nil || len(documents) == 0 {
+		return nil, err
+	}
+	// Read as what was fetched: unlike what a person gives, it may have two keys of one kid.
+	fetched, err := jwt.NewSource(jwt.SourceConfig{Document: documents[0].Document, Revoked: s.revoked()})
+	if err != nil {
+		return nil, err
+	}
+	return fetched.Set().Keys(), nil
 }
 
 // RotateKey gives an LNURL source a new key to sign tokens with. The old one verifies until the last token that it
@@ -143,8 +192,8 @@ func (s *Service) RotateKey(ctx context.Context, actor Actor, slug, source strin
 			case revoke && k.State != jwt.Revoked:
 				k.State, k.Until = jwt.Revoked, time.Time{}
 			case !revoke && k.State == jwt.Active:
-				// It still signs for a moment, and clocks differ.
-				k.State, k.Until = jwt.Retired, now.Add(keySettles+src.TokenLife+5*time.Minute)
+				// It still signs for a moment, clocks differ, and the life of tokens may have been longer before.
+				k.State, k.Until = jwt.Retired, now.Add(keySettles+MaxTokenLife+5*time.Minute)
 			default:
 				continue
 			}

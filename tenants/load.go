@@ -117,6 +117,7 @@ func sourceOf(row dbgen.CredentialSource, keys []SourceKey) Source {
 			CheckNotBefore: row.CheckNotBefore,
 			Algorithms:     row.Algorithms,
 		}
+		s.ByKeyID = row.ByKid
 		s.JWKSURL = orZero(row.JwksUrl)
 	case LNURL:
 		s.Rules = loginRules(row.ID)

@@ -2,6 +2,7 @@ package tenants
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -30,8 +31,8 @@ const (
 )
 
 // keySettles is how long after its creation a key begins to sign, where there is an older one: by then every
-// instance knows it.
-const keySettles = 10 * time.Second
+// instance knows it, also where clocks differ, and whoever keeps the published keys as long as they say.
+const keySettles = 30 * time.Second
 
 // LoginsConfig says how [Logins] work.
 type LoginsConfig struct {
@@ -56,7 +57,7 @@ type Logins struct {
 	auth       *Authenticator
 	shared     *url.URL          // nil: none
 	challenges *lnurl.Challenger // nil: no master key
-	opened     sync.Map          // signing keys by kid
+	opened     sync.Map          // signing keys by openedKey
 }
 
 // ErrNoMasterKey: there are tenants with LNURL-auth, and nothing to open their signing keys with.
@@ -110,9 +111,14 @@ func (l *Logins) Run(ctx context.Context) {
 }
 
 func (l *Logins) forget(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 10*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	return dbgen.New().ForgetChallenges(ctx, l.cfg.Pool)
+	for {
+		n, err := dbgen.New().ForgetChallenges(ctx, l.cfg.Pool)
+		if err != nil || n == 0 {
+			return err
+		}
+	}
 }
 
 // Check opens every signing key of these tenants. It fails with [ErrNoMasterKey], or says which cannot be opened
@@ -127,6 +133,9 @@ func (l *Logins) Check(all []*Tenant) error {
 			return ErrNoMasterKey
 		}
 		for i := range src.Keys {
+			if k := &src.Keys[i]; k.State == jwt.Revoked || k.State == jwt.Retired && !l.cfg.Now().Before(k.Until) {
+				continue // no harm if it cannot be
+			}
 			if _, err := l.open(t, &src.Keys[i]); err != nil {
 				return fmt.Errorf("the signing key %s of tenant %s: %w: is this the right master key file?", src.Keys[i].ID, t.Slug, err)
 			}
@@ -142,6 +151,7 @@ func (l *Logins) Challenges() *lnurl.Challenger { return l.challenges }
 const (
 	reasonNoLogin  = "this tenant has no LNURL-auth"
 	reasonNoShared = "this tenant has no host of its own for LNURL-auth"
+	reasonNoHost   = "the host of this tenant's LNURL-auth is no longer its own"
 )
 
 // Site is the tenant's auth URL. A request that is refused before it is looked at fails with an [*lnurl.Error].
@@ -155,6 +165,9 @@ func (l *Logins) Site(tenant *Tenant, header http.Header, from netip.Addr) (*lnu
 	}
 	if l.cfg.MasterKey == nil {
 		return nil, ErrNoMasterKey
+	}
+	if d := tenant.domain(src.Host); d != nil && d.State == Pending {
+		return nil, &lnurl.Error{Reason: reasonNoHost}
 	}
 	key, err := l.signer(tenant, src)
 	if err != nil {
@@ -188,11 +201,8 @@ func (l *Logins) admit(tenant *Tenant, header http.Header, from netip.Addr) erro
 	return nil
 }
 
-// Refused counts a refused login, for people and for the limits of its address. The tenant is nil where there is
-// none.
-func (l *Logins) Refused(tenant *Tenant, refusal *lnurl.Error, from netip.Addr) {
-	now := l.cfg.Now()
-	l.auth.suspects.failed(from, now)
+// Refused counts a refused login. The tenant is nil where there is none.
+func (l *Logins) Refused(tenant *Tenant, refusal *lnurl.Error) {
 	if tenant == nil {
 		return
 	}
@@ -200,8 +210,11 @@ func (l *Logins) Refused(tenant *Tenant, refusal *lnurl.Error, from netip.Addr) 
 	if src := tenant.source(LNURL); src != nil {
 		source = src.Name
 	}
-	l.auth.failures.count(tenant.ID, source, refusal.Reason, now)
+	l.auth.failures.count(tenant.ID, source, refusal.Reason, l.cfg.Now())
 }
+
+// Forged counts a signature that was none, for the limits of its address.
+func (l *Logins) Forged(from netip.Addr) { l.auth.suspects.failed(from, l.cfg.Now()) }
 
 // Owner is the wallet whose key has logged in.
 func (l *Logins) Owner(tenant *Tenant, subject string) storage.Owner {
@@ -214,29 +227,42 @@ func (l *Logins) Use(ctx context.Context, k1 lnurl.K1, expires time.Time) (bool,
 	return n == 1, err
 }
 
-// signer is the key that signs now: the newest that every instance knows, or else the oldest that there is. One
-// that was just retired still signs until its successor does.
+// signer is the key that signs now: the newest active one that every instance knows. Until there is one, the key that
+// was retired for it signs on, as long as its tokens would live, and where there is none either, the active one does.
 func (l *Logins) signer(t *Tenant, src *Source) (*lnurl.SigningKey, error) {
 	now := l.cfg.Now()
-	var best *SourceKey
+	var active, retired *SourceKey
 	for i := range src.Keys { // newest first
 		k := &src.Keys[i]
-		if k.State == jwt.Revoked || k.State == jwt.Standby || k.Sealed == nil {
-			continue
-		}
-		best = k
-		if now.Sub(k.CreatedAt) >= keySettles {
-			break
+		settled := now.Sub(k.CreatedAt) >= keySettles
+		switch {
+		case k.Sealed == nil:
+		case k.State == jwt.Active && settled:
+			return l.open(t, k)
+		case k.State == jwt.Active && active == nil:
+			active = k
+		case k.State == jwt.Retired && retired == nil && now.Add(src.TokenLife+time.Minute).Before(k.Until):
+			retired = k
 		}
 	}
-	if best == nil {
-		return nil, errors.New("the tenant has no key to sign tokens with")
+	switch {
+	case retired != nil:
+		return l.open(t, retired)
+	case active != nil:
+		return l.open(t, active)
 	}
-	return l.open(t, best)
+	return nil, errors.New("the tenant has no key to sign tokens with")
+}
+
+// openedKey names a signing key in its place.
+type openedKey struct {
+	tenant uuid.UUID
+	kid    string
 }
 
 func (l *Logins) open(t *Tenant, k *SourceKey) (*lnurl.SigningKey, error) {
-	if key, ok := l.opened.Load(k.ID); ok {
+	id := openedKey{t.ID, k.ID}
+	if key, ok := l.opened.Load(id); ok {
 		return key.(*lnurl.SigningKey), nil
 	}
 	der, err := l.cfg.MasterKey.Open(k.Sealed, signingContext(t.ID, k.ID))
@@ -250,7 +276,7 @@ func (l *Logins) open(t *Tenant, k *SourceKey) (*lnurl.SigningKey, error) {
 	if key.ID() != k.ID {
 		return nil, masterkey.ErrDamaged
 	}
-	l.opened.Store(k.ID, key)
+	l.opened.Store(id, key)
 	return key, nil
 }
 
@@ -267,15 +293,13 @@ func (l *Logins) Keys(tenant *Tenant) ([]byte, error) {
 		return nil, ErrNotFound
 	}
 	now := l.cfg.Now()
-	set := []byte(`{"keys":[`)
+	set := struct {
+		Keys []json.RawMessage `json:"keys"`
+	}{[]json.RawMessage{}}
 	for _, k := range src.Keys {
-		if k.State == jwt.Revoked || k.State == jwt.Retired && !now.Before(k.Until) {
-			continue
+		if k.State == jwt.Active || k.State == jwt.Retired && now.Before(k.Until) {
+			set.Keys = append(set.Keys, k.Public)
 		}
-		if set[len(set)-1] == '}' {
-			set = append(set, ',')
-		}
-		set = append(set, k.Public...)
 	}
-	return append(set, "]}"...), nil
+	return json.Marshal(set)
 }

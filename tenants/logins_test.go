@@ -79,13 +79,16 @@ func TestATokenOfARotatedKeyVerifiesUntilItEndsAndOneOfARevokedKeyNoMore(t *test
 	if second == first || try(after) != nil || try(before) != nil {
 		t.Errorf("the new key does not sign, or one of the two does not verify: %v, %v", try(after), try(before))
 	}
-	// The last token of the old key ends before the key does.
-	now.forward(time.Hour - 2*time.Second)
+	// The last token of the old key ends before the key does, also where the life of tokens was changed meanwhile.
+	done(t)(p.service.SetSource(t.Context(), root, "acme", "lnurl", SourceChange{TokenLife: ptr(MinTokenLife)}))
+	done(t)(p.service.RotateKey(t.Context(), root, "acme", "lnurl", false))
+	now.forward(time.Hour - keySettles - 10*time.Second)
 	if err := try(before); err != nil {
 		t.Error(err)
 	}
-	now.forward(10 * time.Minute)
+	now.forward(keySettles + 10*time.Minute)
 	wantAuthError(t, try(before), (&jwt.Error{Reason: jwt.Expired}).Error())
+	now.forward(MaxTokenLife)
 	if n := published(); n != 1 {
 		t.Errorf("%d keys are published", n)
 	}
@@ -163,7 +166,11 @@ func TestResealingPutsEveryKeyUnderTheNewMasterKey(t *testing.T) {
 	for range 3 {
 		done(t)(s2.RotateKey(t.Context(), root, "acme", "lnurl", false))
 	}
-	rotated, err := masterkey.Rotate(path)
+	added, err := masterkey.Add(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rotated, err := masterkey.Promote(path, added.IDs()[1])
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -176,7 +183,7 @@ func TestResealingPutsEveryKeyUnderTheNewMasterKey(t *testing.T) {
 			t.Errorf("%d keys were resealed, %v, want %d", n, err, want)
 		}
 	}
-	retired, err := masterkey.Retire(path)
+	retired, err := masterkey.Retire(path, rotated.ID())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -239,5 +246,60 @@ func TestTheSharedAuthURLIsOnlyForWhomTheOperatorAllowsIt(t *testing.T) {
 	}
 	if got := site(t, l, tenant); got.Scheme+"://"+got.Host+got.Path != "http://localhost:8080/t/acme/lnurl/auth" {
 		t.Errorf("got %+v", got)
+	}
+}
+
+// The database's clock may go back, as at a failover, and changes may overtake each other.
+func TestAKeyThatWasRetiredSignsNoTokensThatOutliveIt(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
+	old := site(t, p.logins(t, masterKey(), nil), p.known(t, "acme")).Key.ID()
+	done(t)(p.service.RotateKey(t.Context(), root, "acme", "lnurl", false))
+	p.sql(t, "UPDATE source_keys SET created_at = now() + interval '1 hour' WHERE kid = $1", old)
+	now := &clock{}
+	logins := p.logins(t, masterKey(), now.now)
+	for range 30 {
+		now.forward(time.Hour)
+		s := site(t, logins, p.known(t, "acme"))
+		token := s.Key.Sign("alice", s.Issuer, now.now(), s.Life)
+		now.forward(s.Life)
+		if _, err := logins.auth.Authenticate(t.Context(), p.known(t, "acme"), with("Bearer "+token), netip.Addr{}); err != nil {
+			t.Fatal(err)
+		}
+		now.forward(-s.Life)
+	}
+	if site(t, logins, p.known(t, "acme")).Key.ID() == old {
+		t.Error("the retired key signs for ever")
+	}
+}
+
+func TestTheHostOfAnAuthURLStaysWhenItsSourceIsReplaced(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme", "vss.moving.com")
+	p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
+	done(t)(p.service.RemoveSource(t.Context(), root, "acme", "lnurl"))
+	_, err := p.service.AddSource(t.Context(), root, "acme", NewSource{Name: "again", Kind: LNURL, Host: "vss.moving.com"})
+	wantInvalid(t, err, "host")
+	p.addSource(t, "acme", NewSource{Name: "again", Kind: LNURL, Host: "acme.vss.example"})
+}
+
+func TestAHostThatBecameAnotherTenantsIsNoAuthURLAnyMore(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "before")
+	p.create(t, "after")
+	p.claim(t, "before", "vss.left.com")
+	p.prove(t, "before", "vss.left.com")
+	done(t)(p.service.CheckDomain(t.Context(), root, "before", "vss.left.com"))
+	p.addSource(t, "before", NewSource{Name: "lnurl", Kind: LNURL, Host: "vss.left.com"})
+	p.claim(t, "after", "vss.left.com")
+	p.prove(t, "after", "vss.left.com")
+	done(t)(p.service.CheckDomain(t.Context(), root, "after", "vss.left.com"))
+	_, err := p.logins(t, masterKey(), nil).Site(p.known(t, "before"), nil, netip.Addr{})
+	if e, ok := errors.AsType[*lnurl.Error](err); !ok || e.Reason != reasonNoHost {
+		t.Errorf("got %v", err)
 	}
 }

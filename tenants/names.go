@@ -67,6 +67,11 @@ func normalDomain(domain string) (string, error) {
 	case len(host) > 253:
 		return refuse("is longer than 253 characters")
 	}
+	if strings.Contains(host, "xn--") {
+		if _, err := idna.Lookup.ToASCII(host); err != nil {
+			return refuse("is not an international name: %v", err)
+		}
+	}
 	labels := strings.Split(host, ".")
 	for _, label := range labels {
 		if reason := checkLabel(label); reason != "" {
@@ -87,10 +92,14 @@ func normalDomain(domain string) (string, error) {
 // trailing dot, be it valid or not.
 func asStored(domain string) string {
 	domain = strings.TrimSuffix(domain, ".")
-	if utf8.ValidString(domain) && strings.ContainsFunc(domain, func(r rune) bool { return r > 0x7e }) {
+	if !utf8.ValidString(domain) {
+		return domain
+	}
+	if strings.ContainsFunc(domain, func(r rune) bool { return r > 0x7e }) || strings.Contains(lower(domain), "xn--") {
 		if host, err := idna.Lookup.ToASCII(domain); err == nil {
 			return host
 		}
+		return domain // as it is: it is none
 	}
 	return lower(domain)
 }

@@ -16,9 +16,9 @@ import (
 type schemes struct {
 	signature  *Source
 	login      *tokenSource            // the LNURL source
-	byIssuer   map[string]*tokenSource // those that look at iss
-	anyIssuer  *tokenSource            // the one that does not, or nil
-	byKeyID    map[string]*tokenSource // those that do not, where there are several
+	byIssuer   map[string]*tokenSource // those that are told by iss
+	byKeyID    map[string]*tokenSource // those that are told by kid
+	anyIssuer  *tokenSource            // the one that takes every token, or nil
 	clientKeys map[[32]byte]*ClientKey
 }
 
@@ -55,11 +55,10 @@ func prepare(t *Tenant, issuers map[uuid.UUID]*jwt.Source, log *slog.Logger) *sc
 	for i := range t.ClientKeys {
 		v.clientKeys[t.ClientKeys[i].Hash] = &t.ClientKeys[i]
 	}
-	var open []*tokenSource
 	for i := range t.Sources {
 		src := &t.Sources[i]
-		if src.Kind == Signature {
-			continue
+		if src.Kind != JWT && src.Kind != LNURL {
+			continue // a signature names none, and what a newer program made is not ours to guess
 		}
 		s := &tokenSource{Source: src, issuer: issuers[src.ID]}
 		if s.issuer == nil {
@@ -72,82 +71,124 @@ func prepare(t *Tenant, issuers map[uuid.UUID]*jwt.Source, log *slog.Logger) *sc
 		if src.Kind == LNURL {
 			v.login = s
 		}
-		if src.Rules.Issuer != nil {
+		switch {
+		case src.Rules.Issuer != nil:
 			v.byIssuer[*src.Rules.Issuer] = s
-		} else {
-			open = append(open, s)
-		}
-	}
-	if len(open) == 1 {
-		v.anyIssuer = open[0]
-		return v
-	}
-	for _, s := range open {
-		for _, k := range s.Keys {
-			v.byKeyID[k.ID] = s
+		case src.ByKeyID:
+			for _, k := range src.Keys {
+				v.byKeyID[k.ID] = s
+			}
+		default:
+			v.anyIssuer = s
 		}
 	}
 	return v
 }
 
 // choose is the source that a token belongs to, by its iss or else its kid, or nil. [checkUnambiguous] sees to it
-// that there are not two.
+// that there are not two, but for ones that name the same wallets.
 func (v *schemes) choose(t *jwt.Token) *tokenSource {
 	if s := v.byIssuer[t.Issuer]; s != nil {
 		return s
 	}
-	if v.anyIssuer != nil {
-		return v.anyIssuer
+	if s := v.byKeyID[t.KeyID]; s != nil {
+		return s
 	}
-	return v.byKeyID[t.KeyID]
+	return v.anyIssuer
 }
 
 // checkUnambiguous says with an [*InvalidError] which sources a token could belong to at once. It is asked
-// before anything is saved.
+// before anything is saved, since a token that changes its source changes its wallet.
+//
+// JWT sources that name different wallets are all told apart by their issuers, or all by the kids of their keys.
+// One that looks at neither takes every token, so it is the only one. Those of one namespace may be mixed, but for
+// two that one token fits in the same way. The tokens of LNURL sources have an issuer that is nobody else's.
 func checkUnambiguous(sources []Source) error {
 	byIssuer, byKeyID := map[string]string{}, map[string]string{}
-	var open []*Source
+	var before []*Source
 	for i := range sources {
 		src := &sources[i]
-		switch issuer := src.Rules.Issuer; {
-		case src.Kind == Signature:
-		case issuer == nil:
-			open = append(open, src)
-		case byIssuer[*issuer] != "":
-			return &InvalidError{"issuer", fmt.Sprintf("sources %q and %q would both take tokens of the issuer %.200q", byIssuer[*issuer], src.Name, *issuer)}
-		default:
-			byIssuer[*issuer] = src.Name
+		if src.Kind != JWT {
+			continue
 		}
-	}
-	if len(open) < 2 {
-		return nil
-	}
-	for _, src := range open {
-		if src.JWKSURL != "" {
-			return &InvalidError{"issuer", fmt.Sprintf("source %q has its keys at a URL and looks at no issuer, so tokens could be its own or those of %q: give each its issuer", src.Name, other(open, src).Name)}
-		}
-		keys, err := src.parseKeys()
-		if err != nil {
-			return err
-		}
-		for _, k := range keys {
-			switch {
-			case !k.Named():
-				return &InvalidError{"keys", fmt.Sprintf("source %q has a key without a kid and looks at no issuer, so tokens could be its own or those of %q: give each its issuer", src.Name, other(open, src).Name)}
-			case byKeyID[k.ID()] != "":
-				return &InvalidError{"keys", fmt.Sprintf("sources %q and %q look at no issuer, and both have a key with the kid %.200q", byKeyID[k.ID()], src.Name, k.ID())}
+		for _, other := range before {
+			if src.mode() != other.mode() && src.Namespace != other.Namespace {
+				return &InvalidError{"issuer", fmt.Sprintf("tokens of source %q are told apart by %s, and those of %q by %s: a token could belong to both, and would name two wallets", other.Name, other.mode(), src.Name, src.mode())}
 			}
-			byKeyID[k.ID()] = src.Name
+			if src.mode() == byNothing && other.mode() == byNothing {
+				return &InvalidError{"issuer", fmt.Sprintf("source %q looks at no issuer, and nor does %q: a token could belong to both; give each its issuer, or let the kids of their keys tell", other.Name, src.Name)}
+			}
+		}
+		before = append(before, src)
+		switch src.mode() {
+		case byIssuers:
+			issuer := *src.Rules.Issuer
+			if byIssuer[issuer] != "" {
+				return &InvalidError{"issuer", fmt.Sprintf("sources %q and %q would both take tokens of the issuer %.200q", byIssuer[issuer], src.Name, issuer)}
+			}
+			byIssuer[issuer] = src.Name
+		case byKeyIDs:
+			keys, err := src.parseKeys()
+			if err != nil {
+				return err
+			}
+			for _, k := range keys {
+				switch {
+				case !k.Named():
+					return &InvalidError{"keys", fmt.Sprintf("source %q is told by the kids of its keys, and has one without a kid", src.Name)}
+				case byKeyID[k.ID()] != "":
+					return &InvalidError{"keys", fmt.Sprintf("sources %q and %q both have a key with the kid %.200q", byKeyID[k.ID()], src.Name, k.ID())}
+				}
+				byKeyID[k.ID()] = src.Name
+			}
 		}
 	}
 	return nil
 }
 
-func other(sources []*Source, than *Source) *Source {
-	if sources[0] != than {
-		return sources[0]
+// mode is how tokens of a JWT source are told from those of others, in words.
+func (s *Source) mode() string {
+	switch {
+	case s.Rules.Issuer != nil:
+		return byIssuers
+	case s.ByKeyID:
+		return byKeyIDs
+	default:
+		return byNothing
 	}
-	return sources[1]
+}
+
+const (
+	byIssuers = "their issuer"
+	byKeyIDs  = "the kids of their keys"
+	byNothing = "nothing"
+)
+
+// checkKeys says with an [*InvalidError] what makes the keys of a JWT source useless, or too many to try.
+func (s *Source) checkKeys() error {
+	if s.Kind != JWT || s.JWKSURL != "" {
+		return nil
+	}
+	keys, err := s.parseKeys()
+	if err != nil {
+		return err
+	}
+	unnamed := 0
+	for _, k := range keys {
+		if k.State == jwt.Revoked {
+			continue
+		}
+		if !s.Rules.Takes(k) {
+			return &InvalidError{"keys", fmt.Sprintf("no algorithm that source %q takes is for its key %.200q (%s)", s.Name, k.ID(), k.Describe())}
+		}
+		if !k.Named() && k.State != jwt.Standby {
+			unnamed++
+		}
+	}
+	if unnamed > jwt.MaxUnnamed {
+		return &InvalidError{"keys", fmt.Sprintf("source %q would have %d keys without a kid that verify, and a token is tried with %d at most: revoke old ones first", s.Name, unnamed, jwt.MaxUnnamed)}
+	}
+	return nil
 }
 
 // parseKeys are the source's keys, in the states they have there. Those that do not parse are left out, and said
@@ -160,9 +201,6 @@ func (s *Source) parseKeys() (keys []jwt.Key, err error) {
 			continue
 		}
 		k.State, k.Until = stored.State, stored.Until
-		if s.Kind == LNURL && k.State == jwt.Standby {
-			k.State = jwt.Active // ours: another instance may sign with it already
-		}
 		keys = append(keys, k)
 	}
 	return keys, err

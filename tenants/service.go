@@ -5,9 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
-	"slices"
 	"strings"
-	"time"
 	"unicode"
 	"unicode/utf8"
 
@@ -133,8 +131,12 @@ func (s *Service) Set(ctx context.Context, actor Actor, slug string, c Change) (
 		return nil, err
 	}
 	return s.changeTenant(ctx, actor, "tenant.set", slug, func(tx pgx.Tx, t *Tenant) error {
-		if c.Gate != nil && *c.Gate == GateRequired && !slices.ContainsFunc(t.ClientKeys, func(k ClientKey) bool { return k.good(time.Now()) }) {
+		required := t.Gate.State == GateRequired && c.Gate == nil || c.Gate != nil && *c.Gate == GateRequired
+		switch {
+		case required && !t.opens(""):
 			return &InvalidError{"client_key_gate", "would refuse every call: this tenant has no client key"}
+		case required && c.Header != nil && t.Gate.State == GateRequired && !strings.EqualFold(*c.Header, t.Gate.Header):
+			return &InvalidError{"client_key_header", "the gate would refuse the apps that send the key in the other header: set it to observed or off first"}
 		}
 		return dbgen.New().UpdateTenant(ctx, tx, dbgen.UpdateTenantParams{
 			ID: t.ID, Name: c.Name, State: (*string)(c.State), BodyLimit: c.BodyLimit,

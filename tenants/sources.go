@@ -42,6 +42,7 @@ type NewSource struct {
 	Rules   jwt.Rules
 	JWKSURL string
 	Keys    []byte
+	ByKeyID bool // see [Source.ByKeyID]
 
 	// Host, of LNURL sources, is that of the auth URL, for ever: the tenant's sub-domain or a verified domain of
 	// its own. Empty: the one that tenants share, where that is allowed.
@@ -60,8 +61,8 @@ func (s *Service) AddSource(ctx context.Context, actor Actor, slug string, n New
 		if len(all) >= maxSources {
 			return &InvalidError{"name", fmt.Sprintf("is one too many: a tenant can have %d sources, removed ones included", maxSources)}
 		}
-		if find := named(all, n.Name); find != nil {
-			return &InvalidError{"name", fmt.Sprintf("is taken by a source of kind %s, which this tenant has or had: names are not used again", find.Kind)}
+		if taken := named(all, n.Name); taken != nil {
+			return &InvalidError{"name", fmt.Sprintf("is taken by a source of kind %s, which this tenant has or had: names are not used again", taken.Kind)}
 		}
 		if t.source(src.Kind) != nil && src.Kind != JWT {
 			return &InvalidError{"kind", fmt.Sprintf("a tenant can have one source of kind %s, and this one has %q", src.Kind, t.source(src.Kind).Name)}
@@ -77,11 +78,17 @@ func (s *Service) AddSource(ctx context.Context, actor Actor, slug string, n New
 			if err := s.checkLoginHost(t, src.Host); err != nil {
 				return err
 			}
+			// Wallets' keys, and with them their names, follow from the host.
+			for _, was := range t.Removed {
+				if was.Kind == LNURL && was.Namespace == src.Namespace && was.Host != src.Host {
+					return &InvalidError{"host", fmt.Sprintf("%q was the host of source %q, whose wallets this one names: at another host all of them have other keys", was.Host, was.Name)}
+				}
+			}
 		}
 		for _, k := range keys {
 			src.Keys = append(src.Keys, SourceKey{ID: k.ID(), Public: k.JWK(), State: jwt.Active})
 		}
-		if err := checkUnambiguous(append(slices.Clone(t.Sources), *src)); err != nil {
+		if err := errors.Join(checkUnambiguous(append(slices.Clone(t.Sources), *src)), src.checkKeys()); err != nil {
 			return err
 		}
 		return s.insertWithKeys(ctx, tx, t.ID, src)
@@ -105,12 +112,18 @@ func (s *Service) insertWithKeys(ctx context.Context, tx pgx.Tx, tenant uuid.UUI
 
 // newSource is the source in its own namespace, and its keys.
 func (s *Service) newSource(n NewSource) (*Source, []jwt.Key, error) {
-	src := &Source{Name: n.Name, Kind: n.Kind, Rules: n.Rules, JWKSURL: n.JWKSURL}
+	src := &Source{Name: n.Name, Kind: n.Kind}
 	if reason := checkLabel(n.Name); reason != "" {
 		return nil, nil, &InvalidError{"name", reason}
 	}
+	if n.Kind != Signature && n.Kind != JWT && n.Kind != LNURL {
+		return nil, nil, &InvalidError{"kind", fmt.Sprintf("must be %s, %s or %s", Signature, JWT, LNURL)}
+	}
 	if n.Kind != JWT && (n.JWKSURL != "" || n.Keys != nil) {
 		return nil, nil, &InvalidError{"keys", "are of sources of kind jwt"}
+	}
+	if n.Kind != JWT && (len(n.Rules.Algorithms) > 0 || n.Rules.Issuer != nil || n.ByKeyID) {
+		return nil, nil, &InvalidError{"rules", "are of sources of kind jwt"}
 	}
 	if n.Kind != LNURL && n.Host != "" {
 		return nil, nil, &InvalidError{"host", "is of sources of kind lnurl"}
@@ -126,11 +139,15 @@ func (s *Service) newSource(n NewSource) (*Source, []jwt.Key, error) {
 		src.Host = asStored(n.Host)
 	case JWT:
 		src.Namespace = "jwt:" + n.Name
+		src.Rules, src.JWKSURL, src.ByKeyID = n.Rules, n.JWKSURL, n.ByKeyID
 		if err := checkRules(n.Rules); err != nil {
 			return nil, nil, err
 		}
 		if (n.JWKSURL == "") == (n.Keys == nil) {
 			return nil, nil, &InvalidError{"keys", "give either the URL of a JWKS or the keys themselves"}
+		}
+		if n.ByKeyID && (n.JWKSURL != "" || n.Rules.Issuer != nil) {
+			return nil, nil, &InvalidError{"by_key_id", "is for tokens without an issuer, and uploaded keys: those at a URL are not known beforehand"}
 		}
 		if n.JWKSURL != "" {
 			return src, nil, s.checkURL(n.JWKSURL)
@@ -140,8 +157,6 @@ func (s *Service) newSource(n NewSource) (*Source, []jwt.Key, error) {
 			return nil, nil, &InvalidError{"keys", err.Error()}
 		}
 		return src, keys, nil
-	default:
-		return nil, nil, &InvalidError{"kind", fmt.Sprintf("must be %s, %s or %s", Signature, JWT, LNURL)}
 	}
 	return src, nil, nil
 }
@@ -204,6 +219,7 @@ type SourceChange struct {
 	Audiences      []string // empty, not nil: none
 	CheckNotBefore *bool
 	Algorithms     []string
+	ByKeyID        *bool
 	JWKSURL        *string // of a source that has its keys at one
 }
 
@@ -217,7 +233,7 @@ func (s *Service) SetSource(ctx context.Context, actor Actor, slug, name string,
 		if err := s.applyChange(src, c); err != nil {
 			return err
 		}
-		if err := checkUnambiguous(t.Sources); err != nil {
+		if err := errors.Join(checkUnambiguous(t.Sources), src.checkKeys()); err != nil {
 			return err
 		}
 		return updateSource(ctx, tx, src, false)
@@ -244,7 +260,7 @@ func (s *Service) applyChange(src *Source, c SourceChange) error {
 		}
 		src.TokenLife = *l
 	}
-	if c.Issuer == nil && c.AudienceRule == nil && c.Audiences == nil && c.CheckNotBefore == nil && c.Algorithms == nil && c.JWKSURL == nil {
+	if c.Issuer == nil && c.AudienceRule == nil && c.Audiences == nil && c.CheckNotBefore == nil && c.Algorithms == nil && c.ByKeyID == nil && c.JWKSURL == nil {
 		return nil
 	}
 	if src.Kind != JWT {
@@ -271,6 +287,12 @@ func (s *Service) applyChange(src *Source, c SourceChange) error {
 	}
 	if c.Algorithms != nil {
 		r.Algorithms = c.Algorithms
+	}
+	if c.ByKeyID != nil {
+		src.ByKeyID = *c.ByKeyID
+	}
+	if src.ByKeyID && (src.JWKSURL != "" || r.Issuer != nil) {
+		return &InvalidError{"by_key_id", "is for tokens without an issuer, and uploaded keys"}
 	}
 	if c.JWKSURL != nil {
 		if src.JWKSURL == "" {
@@ -319,7 +341,7 @@ func insertSource(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, src *Source)
 	src.ID, err = dbgen.New().InsertCredentialSource(ctx, tx, dbgen.InsertCredentialSourceParams{
 		TenantID: tenant, Name: src.Name, Kind: string(src.Kind), Namespace: src.Namespace,
 		Issuer: r.Issuer, AudienceRule: string(r.AudienceRule), Audiences: orEmpty(r.Audiences),
-		CheckNotBefore: r.CheckNotBefore, Algorithms: orEmpty(r.Algorithms),
+		CheckNotBefore: r.CheckNotBefore, Algorithms: orEmpty(r.Algorithms), ByKid: src.ByKeyID,
 		JwksUrl: orNil(src.JWKSURL), Host: orNil(src.Host),
 	})
 	return err
@@ -340,7 +362,7 @@ func updateSource(ctx context.Context, tx pgx.Tx, src *Source, remove bool) erro
 	return dbgen.New().UpdateCredentialSource(ctx, tx, dbgen.UpdateCredentialSourceParams{
 		ID: src.ID, WindowSeconds: int32(window / time.Second), TokenSeconds: int32(life / time.Second),
 		Issuer: r.Issuer, AudienceRule: string(r.AudienceRule), Audiences: orEmpty(r.Audiences),
-		CheckNotBefore: r.CheckNotBefore, Algorithms: orEmpty(r.Algorithms), JwksUrl: orNil(src.JWKSURL), Removed: remove,
+		CheckNotBefore: r.CheckNotBefore, Algorithms: orEmpty(r.Algorithms), ByKid: src.ByKeyID, JwksUrl: orNil(src.JWKSURL), Removed: remove,
 	})
 }
 

@@ -1,6 +1,7 @@
 package tenants
 
 import (
+	"bytes"
 	"context"
 	"crypto/rand"
 	"crypto/rsa"
@@ -78,6 +79,18 @@ func TestASourceHasANamespaceOfItsOwnUnlessItIsToShareOne(t *testing.T) {
 	}
 }
 
+// The issuer of the platform's tokens is made when the source is saved, so it is nobody else's.
+func TestLNURLAuthCanBeAddedToASourceThatLooksAtNoIssuer(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	p.addSource(t, "acme", NewSource{Name: "reference", Kind: JWT, Rules: jwt.ReferenceServer(), Keys: rsaPEM(t, 2048)})
+	after := p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
+	if src := after.source(LNURL); src == nil || src.Rules.Issuer == nil {
+		t.Errorf("the LNURL source is %+v", src)
+	}
+}
+
 // What a token could belong to twice, or what no wallet could use, is refused when it is saved, and nothing of it
 // is.
 func TestASourceThatCannotBeIsRefusedWhenItIsSaved(t *testing.T) {
@@ -87,8 +100,15 @@ func TestASourceThatCannotBeIsRefusedWhenItIsSaved(t *testing.T) {
 	p.create(t, "rival", "vss.rival.com")
 	keyed := jwks(lnurl.NewSigningKey())
 	p.addSource(t, "acme", NewSource{Name: "by-issuer", Kind: JWT, Rules: from("https://a.example"), Keys: jwks(lnurl.NewSigningKey())})
-	p.addSource(t, "acme", NewSource{Name: "by-kid", Kind: JWT, Rules: from(""), Keys: keyed})
-	p.addSource(t, "acme", NewSource{Name: "gone", Kind: JWT, Rules: from("https://gone.example"), Keys: jwks(lnurl.NewSigningKey())})
+	p.addSource(t, "acme", NewSource{Name: "by-kid", Kind: JWT, Rules: from(""), Keys: keyed, ByKeyID: true, NamespaceOf: "by-issuer"})
+	p.create(t, "open")
+	p.addSource(t, "open", NewSource{Name: "main", Kind: JWT, Rules: jwt.ReferenceServer(), Keys: rsaPEM(t, 2048)})
+	p.addSource(t, "open", NewSource{Name: "lnurl", Kind: LNURL, Host: "open.vss.example"}) // whose tokens are nobody else's
+	beside := func(n NewSource) func(context.Context) error {
+		n.Name, n.Kind = "new", JWT
+		return func(ctx context.Context) error { _, err := p.service.AddSource(ctx, root, "open", n); return err }
+	}
+	p.addSource(t, "acme", NewSource{Name: "gone", Kind: JWT, Rules: from("https://gone.example"), Keys: jwks(lnurl.NewSigningKey()), NamespaceOf: "by-issuer"})
 	done(t)(p.service.RemoveSource(t.Context(), root, "acme", "gone"))
 	_, err := p.service.AddDomain(t.Context(), root, "acme", "pending.acme.com", false)
 	if err != nil {
@@ -118,23 +138,46 @@ func TestASourceThatCannotBeIsRefusedWhenItIsSaved(t *testing.T) {
 		{name: "no kind", try: good(func(n *NewSource) { n.Kind = ""; n.Keys = nil }), field: "kind"},
 		{name: "a second signature source", try: good(func(n *NewSource) { *n = NewSource{Name: "new", Kind: Signature} }), field: "kind"},
 		{name: "another's issuer", try: good(func(n *NewSource) { n.Rules = from("https://a.example") }), field: "issuer"},
-		{name: "no issuer, at a URL, beside another such", try: good(func(n *NewSource) {
-			n.Rules, n.Keys, n.JWKSURL = from(""), nil, "https://new.example/keys"
-		}), field: "issuer"},
-		{name: "no issuer, and keys without kid beside another such", try: good(func(n *NewSource) { n.Rules, n.Keys = from(""), rsaPEM(t, 2048) }), field: "keys"},
-		{name: "no issuer, and another's kid", try: good(func(n *NewSource) { n.Rules, n.Keys = from(""), keyed }), field: "keys"},
-		{name: "an issuer given up for none, at a URL", try: func(ctx context.Context) error {
-			_, err := p.service.AddSource(ctx, root, "rival", NewSource{Name: "one", Kind: JWT, Rules: from(""), JWKSURL: "https://one.example/keys"})
-			if err == nil {
-				_, err = p.service.AddSource(ctx, root, "rival", NewSource{Name: "two", Kind: JWT, Rules: from("https://two.example"), Keys: keyed})
+		{name: "no issuer beside one with", try: good(func(n *NewSource) { n.Rules = from("") }), field: "issuer"},
+		{name: "by kid beside one by issuer", try: good(func(n *NewSource) { n.Rules, n.ByKeyID = from(""), true }), field: "issuer"},
+		{name: "by kid at a URL", try: good(func(n *NewSource) {
+			n.Rules, n.ByKeyID, n.Keys, n.JWKSURL = from(""), true, nil, "https://new.example/keys"
+		}), field: "by_key_id"},
+		{name: "by kid with keys that have none", try: good(func(n *NewSource) {
+			n.Rules, n.ByKeyID, n.Keys, n.NamespaceOf = from(""), true, rsaPEM(t, 2048), "by-issuer"
+		}), field: "keys"},
+		{name: "another's kid", try: good(func(n *NewSource) {
+			n.Rules, n.ByKeyID, n.Keys, n.NamespaceOf = from(""), true, keyed, "by-issuer"
+		}), field: "keys"},
+		{name: "an issuer beside one that takes every token", try: beside(NewSource{Rules: from("https://new.example"), Keys: keyed}), field: "issuer"},
+		{name: "by kid beside one that takes every token", try: beside(NewSource{Rules: from(""), Keys: keyed, ByKeyID: true}), field: "issuer"},
+		{name: "two that take every token", try: beside(NewSource{Rules: from(""), Keys: keyed, NamespaceOf: "main"}), field: "issuer"},
+		{name: "an issuer given up for none", try: func(ctx context.Context) error {
+			for _, n := range []NewSource{
+				{Name: "one", Kind: JWT, Rules: from("https://one.example"), JWKSURL: "https://one.example/keys"},
+				{Name: "two", Kind: JWT, Rules: from("https://two.example"), Keys: keyed},
+			} {
+				if _, err := p.service.AddSource(ctx, root, "rival", n); err != nil {
+					return err
+				}
 			}
-			if err != nil {
-				return err
-			}
-			_, err = p.service.SetSource(ctx, root, "rival", "two", SourceChange{Issuer: ptr("")})
+			_, err := p.service.SetSource(ctx, root, "rival", "two", SourceChange{Issuer: ptr("")})
 			return err
 		}, field: "issuer"},
-		{name: "set: another's issuer", try: set("by-kid", SourceChange{Issuer: ptr("https://a.example")}), field: "issuer"},
+		{name: "a key that no algorithm is for", try: good(func(n *NewSource) {
+			n.Rules.Algorithms, n.NamespaceOf = []string{"RS256"}, "by-issuer"
+		}), field: "keys"},
+		{name: "set: algorithms that no key is for", try: set("by-issuer", SourceChange{Algorithms: []string{"RS256"}}), field: "keys"},
+		{name: "rules of another kind of source", try: good(func(n *NewSource) { n.Kind, n.Keys = Signature, nil }), field: "rules"},
+		{name: "a fifth key without a kid", try: func(ctx context.Context) error {
+			for range 4 {
+				if _, err := p.service.AddKeys(ctx, root, "open", "main", rsaPEM(t, 2048), jwt.Active); err != nil {
+					return err
+				}
+			}
+			return nil
+		}, field: "keys"},
+		{name: "set: another's issuer", try: set("by-kid", SourceChange{Issuer: ptr("https://a.example"), ByKeyID: ptr(false)}), field: "issuer"},
 		{name: "no algorithm", try: good(func(n *NewSource) { n.Rules.Algorithms = nil }), field: "rules"},
 		{name: "HMAC", try: good(func(n *NewSource) { n.Rules.Algorithms = []string{"HS256"} }), field: "rules"},
 		{name: "none", try: good(func(n *NewSource) { n.Rules.Algorithms = []string{"none"} }), field: "rules"},
@@ -263,6 +306,9 @@ func TestAKeyGoesThroughItsStatesAndComesBackFromAllButRevoked(t *testing.T) {
 			wantError(t, err, tc.want)
 		}
 	}
+	// A key that was revoked does not come back under another name.
+	_, err := p.service.AddKeys(t.Context(), root, "acme", "auth", bytes.Replace(jwks(second), []byte(`"kid":"`), []byte(`"kid":"other`), 1), jwt.Active)
+	wantInvalid(t, err, "keys")
 	for source, text := range map[string][]byte{"auth": jwks(first), "lnurl": jwks(lnurl.NewSigningKey())} {
 		if _, err := p.service.AddKeys(t.Context(), root, "acme", source, text, jwt.Active); err == nil {
 			t.Errorf("%s took a key", source)
@@ -289,6 +335,12 @@ func TestAClientKeyIsShownOnceAndKeptAsItsHash(t *testing.T) {
 	if left := time.Until(old.ExpiresAt); left < 59*time.Minute || left > time.Hour || !fresh.ExpiresAt.IsZero() || fresh.Name != "Android" {
 		t.Errorf("got %+v and %+v", old, fresh)
 	}
+	_, err = p.service.Set(t.Context(), root, "acme", Change{Header: ptr("X-Other")})
+	wantInvalid(t, err, "client_key_header") // all apps send the other one
+	done(t)(p.service.RevokeClientKey(t.Context(), root, "acme", old.Prefix))
+	_, err = p.service.RevokeClientKey(t.Context(), root, "acme", fresh.Prefix)
+	wantInvalid(t, err, "client_key") // it is the last
+	done(t)(p.service.Set(t.Context(), root, "acme", Change{Gate: ptr(GateObserved)}))
 	after = done(t)(p.service.RevokeClientKey(t.Context(), root, "acme", fresh.Prefix))
 	if after.ClientKeys[1].RevokedAt.IsZero() {
 		t.Errorf("got %+v", after.ClientKeys[1])

@@ -9,13 +9,13 @@ import (
 	"golang.org/x/time/rate"
 )
 
-// suspects keeps floods of credentials that do not verify from taking the processor. An address that has sent
-// several in the last seconds is suspect: what else it sends is verified out of a budget that all suspects share.
-// Wallets share addresses with others, so nobody is refused for the address alone: a credential that is in the
-// cache costs nothing, and one of a subject that was verified a while ago is not held up (see [Authenticator]).
+// suspects keeps floods of credentials that do not verify from taking the processor. A network that has sent several
+// in the last seconds is suspect: what else it sends is verified out of a budget that all suspects share. Wallets
+// share networks with others, so nobody is refused for the network alone: a credential that is in the cache costs
+// nothing, and one of a wallet that was verified a while ago is not held up (see [Authenticator]).
 //
-// Addresses are counted in two rows of a table of fixed size, each in one cell of each row, and the lower count
-// is believed: an address is suspect by mistake only where others fail in both of its cells.
+// Networks are counted in two rows of a table of fixed size (2 MiB), each in one cell of each row, and the lower count
+// is believed: one is suspect by mistake only where others fail in both of its cells.
 type suspects struct {
 	seed   maphash.Seed
 	cells  [2][suspectCells]atomic.Uint64 // the period in the upper half, the count in the lower one
@@ -23,10 +23,8 @@ type suspects struct {
 }
 
 const (
-	suspectCells  = 1 << 14
+	suspectCells  = 1 << 17
 	suspectPeriod = 10 * time.Second // in which a count halves
-	suspectAfter  = 8                // failures
-	suspectMost   = 64               // what is counted at most, so that half a minute after a flood it is forgotten
 
 	// suspectBudget is what suspects may take, in microseconds a second: a tenth of a processor.
 	suspectBudget = 100_000
@@ -36,19 +34,33 @@ func newSuspects() *suspects {
 	return &suspects{seed: maphash.MakeSeed(), budget: rate.NewLimiter(suspectBudget, suspectBudget)}
 }
 
-// network is what one client has to itself: of IPv6, providers give out whole /64s.
-func network(a netip.Addr) netip.Addr {
-	a = a.Unmap()
-	if a.Is6() {
-		p, _ := a.WithZone("").Prefix(64) // only fails for other lengths
-		return p.Addr()
-	}
-	return a
+// level is a size of network that is counted by itself.
+type level struct {
+	bits  int    // of IPv6; IPv4 has addresses alone
+	after uint32 // failures until it is suspect
 }
 
-// at are the cells of an address.
-func (s *suspects) at(a netip.Addr) (cells [2]*atomic.Uint64) {
-	h := maphash.Comparable(s.seed, network(a))
+// levels: of IPv6, providers give out whole /64s, and whole /48s to whoever asks.
+var levels = []level{{64, 8}, {48, 64}}
+
+// networks calls do with each network of an address. No address has none.
+func networks(a netip.Addr, do func(netip.Prefix, level) (more bool)) {
+	a = a.Unmap().WithZone("")
+	for _, l := range levels {
+		bits := l.bits
+		if a.Is4() {
+			bits = 32
+		}
+		p, err := a.Prefix(bits)
+		if err != nil || !do(p, l) || a.Is4() {
+			return
+		}
+	}
+}
+
+// at are the cells of a network.
+func (s *suspects) at(p netip.Prefix) (cells [2]*atomic.Uint64) {
+	h := maphash.Comparable(s.seed, p)
 	cells[0] = &s.cells[0][h%suspectCells]
 	cells[1] = &s.cells[1][h>>32%suspectCells]
 	return cells
@@ -63,33 +75,33 @@ func faded(cell uint64, now time.Time) (period uint32, count uint32) {
 	return period, count
 }
 
-// suspect says whether an address has failed often of late. No address at all never has.
-func (s *suspects) suspect(a netip.Addr, now time.Time) bool {
-	if !a.IsValid() {
-		return false
-	}
-	for _, cell := range s.at(a) {
-		if _, count := faded(cell.Load(), now); count < suspectAfter {
-			return false
+// suspect says whether a network of the address has failed often of late.
+func (s *suspects) suspect(a netip.Addr, now time.Time) (is bool) {
+	networks(a, func(p netip.Prefix, l level) bool {
+		is = true
+		for _, cell := range s.at(p) {
+			_, count := faded(cell.Load(), now)
+			is = is && count >= l.after
 		}
-	}
-	return true
+		return !is
+	})
+	return is
 }
 
-// failed counts a failure of an address.
+// failed counts a failure of an address. Half a minute after a flood, however large, it is forgotten.
 func (s *suspects) failed(a netip.Addr, now time.Time) {
-	if !a.IsValid() {
-		return
-	}
-	for _, cell := range s.at(a) {
-		for {
-			old := cell.Load()
-			period, count := faded(old, now)
-			if cell.CompareAndSwap(old, uint64(period)<<32|uint64(min(count+1, suspectMost))) {
-				break
+	networks(a, func(p netip.Prefix, l level) bool {
+		for _, cell := range s.at(p) {
+			for {
+				old := cell.Load()
+				period, count := faded(old, now)
+				if cell.CompareAndSwap(old, uint64(period)<<32|uint64(min(count+1, 8*l.after))) {
+					break
+				}
 			}
 		}
-	}
+		return true
+	})
 }
 
 // spend takes the cost of a verification out of the budget, or says that it is used up.

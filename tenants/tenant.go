@@ -63,6 +63,10 @@ type Source struct {
 	// Rules are what tokens of a JWT source must say.
 	Rules jwt.Rules
 
+	// ByKeyID: a JWT source's tokens are told from those of others by the kid of its keys, where they have no
+	// issuer that could.
+	ByKeyID bool
+
 	// JWKSURL is where the keys of a JWT source are; empty: they are Keys.
 	JWKSURL string
 

@@ -131,14 +131,14 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 	defer directoryPool.Close()
 	directory, err := tenants.NewDirectory(directoryPool, tenants.DirectoryConfig{
 		BaseDomain: f.BaseDomain,
+		Saves:      pool,
 		Fetch:      egress.New(egress.Config{AllowPrivate: f.EgressAllowPrivate}).Get,
 		Log:        log,
 	})
 	if err != nil {
 		return err
 	}
-	// Of the pool of the directory, so that neither waits for calls, nor calls for them.
-	auth := tenants.NewAuthenticator(tenants.AuthenticatorConfig{Pool: directoryPool, Log: log})
+	auth := tenants.NewAuthenticator(tenants.AuthenticatorConfig{Pool: pool, Log: log})
 	logins, err := tenants.NewLogins(auth, tenants.LoginsConfig{
 		Pool: pool, MasterKey: masterKey, SharedURL: f.LNURLSharedURL, Log: log,
 	})

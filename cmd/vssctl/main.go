@@ -1,5 +1,5 @@
-// Command vssctl is the operator's tool: the whole platform on one machine, migrations, tenants, and the
-// four calls of the contract as a wallet makes them.
+// Command vssctl is the operator's tool: the whole platform on one machine, migrations, tenants and
+// their credentials, and the four calls of the contract as a wallet makes them.
 package main
 
 import (
@@ -20,14 +20,19 @@ import (
 
 const description = `The operator's tool of a VSS platform.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage; 3 no such key or tenant; 4 version conflict, or name taken; 5 not authorized.`
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 no such key or tenant; 4 version conflict, or name taken; 5 not authorized, or credentials explained to be bad.`
 
 type cli struct {
 	JSON bool `name:"json" help:"Print results as JSON."`
 
-	Dev     devCmd     `cmd:"" help:"Run the whole platform here, on a PostgreSQL of its own, with a tenant 'demo'."`
-	Migrate migrateCmd `cmd:"" help:"Bring the database's schema up to date. Any number may run at once; one does it."`
-	Tenant  tenantCmd  `cmd:"" help:"Create, list, show and change tenants."`
+	Dev       devCmd       `cmd:"" help:"Run the whole platform here, on a PostgreSQL of its own, with a tenant 'demo'."`
+	Migrate   migrateCmd   `cmd:"" help:"Bring the database's schema up to date. Any number may run at once; one does it."`
+	Tenant    tenantCmd    `cmd:"" help:"Create, list, show and change tenants."`
+	Source    sourceCmd    `cmd:"" help:"The ways in which a tenant's wallets prove who they are."`
+	Key       keyCmd       `cmd:"" help:"The keys of tenants' credential sources, and the master key."`
+	ClientKey clientKeyCmd `cmd:"" help:"Publishable keys of tenants' apps, and the gate that asks for them."`
+	Domain    domainCmd    `cmd:"" help:"Tenants' own host names."`
+	Auth      authCmd      `cmd:"" help:"Why wallets are let in or refused."`
 
 	Put    putCmd    `cmd:"" help:"Store a value, as a wallet does."`
 	Get    getCmd    `cmd:"" help:"Read a value, as a wallet does. It goes to standard output as it is."`
@@ -100,7 +105,7 @@ func exitCode(err error) int {
 		{errUsage, 2}, {client.ErrInvalidRequest, 2},
 		{client.ErrNoSuchKey, 3}, {tenants.ErrNotFound, 3},
 		{client.ErrConflict, 4}, {tenants.ErrSlugTaken, 4}, {tenants.ErrDomainTaken, 4},
-		{client.ErrAuth, 5},
+		{client.ErrAuth, 5}, {errRefused, 5},
 	} {
 		if errors.Is(err, e.error) {
 			return e.code

@@ -30,20 +30,31 @@ type tenantFlags struct {
 
 // with calls do with the service that all changes go through.
 func (f tenantFlags) with(ctx context.Context, do func(context.Context, *tenants.Service) error) error {
+	return f.withConfig(ctx, tenants.ServiceConfig{}, do)
+}
+
+// withConfig is with for a service that needs more than a base domain.
+func (f tenantFlags) withConfig(ctx context.Context, cfg tenants.ServiceConfig, do func(context.Context, *tenants.Service) error) error {
+	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
+	defer cancel()
 	url, err := f.url()
 	if err != nil {
 		return err
 	}
-	ctx, cancel := context.WithTimeout(ctx, 15*time.Second)
-	defer cancel()
 	pool, err := db.Open(ctx, url, db.RoleAdmin, 1)
 	if err != nil {
 		return err
 	}
 	defer pool.Close()
-	s, err := tenants.NewService(pool, tenants.ServiceConfig{BaseDomain: f.BaseDomain})
+	cfg.BaseDomain = f.BaseDomain
+	s, err := tenants.NewService(pool, cfg)
 	if err != nil {
 		return err
+	}
+	if cfg.MasterKey != nil {
+		if err := checkMasterKey(ctx, s, cfg.MasterKey); err != nil {
+			return err
+		}
 	}
 	return do(ctx, s)
 }
@@ -91,7 +102,7 @@ func (c tenantListCmd) Run(ctx context.Context, out output) error {
 			tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(tw, "SLUG\tSTATE\tNAME\tDOMAINS")
 			for _, v := range views {
-				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", v.Slug, v.State, v.Name, strings.Join(v.hosts(), " "))
+				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\n", v.Slug, v.State, v.Name, strings.Join(v.hosts(), ", "))
 			}
 			tw.Flush()
 		})
@@ -138,52 +149,39 @@ type tenantView struct {
 	Name      string        `json:"name"`
 	State     tenants.State `json:"state"`
 	BodyLimit int64         `json:"body_limit"`
-	Domains   []domainView  `json:"domains"`
-	Sources   []sourceView  `json:"sources"`
-	CreatedAt time.Time     `json:"created_at"`
+	gateView
+	Domains   []domainView `json:"domains"`
+	Sources   []sourceView `json:"sources"`
+	CreatedAt time.Time    `json:"created_at"`
 }
 
-type sourceView struct {
-	Name          string       `json:"name"`
-	Kind          tenants.Kind `json:"kind"`
-	Namespace     string       `json:"namespace"`
-	WindowSeconds int          `json:"window_seconds"`
-}
-
-type domainView struct {
-	Host  string              `json:"host"`
-	State tenants.DomainState `json:"state"`
-}
-
+// hosts are its domains, for people.
 func (v tenantView) hosts() (hosts []string) {
 	for _, d := range v.Domains {
-		hosts = append(hosts, d.Host)
+		host := d.Host
+		if d.State != tenants.Verified {
+			host += fmt.Sprintf(" (%s)", d.State)
+		}
+		hosts = append(hosts, host)
 	}
 	return hosts
 }
 
 func viewTenant(t *tenants.Tenant) tenantView {
-	v := tenantView{
+	return tenantView{
 		ID: t.ID.String(), Slug: t.Slug, Name: t.Name, State: t.State, BodyLimit: t.BodyLimit,
-		Domains: []domainView{}, Sources: []sourceView{}, CreatedAt: t.CreatedAt,
+		gateView: gateView{t.Gate.State, t.Gate.Header}, Domains: viewDomains(t), Sources: viewSources(t.Sources), CreatedAt: t.CreatedAt,
 	}
-	for _, d := range t.Domains {
-		v.Domains = append(v.Domains, domainView{d.Host, d.State})
-	}
-	for _, s := range t.Sources {
-		v.Sources = append(v.Sources, sourceView{s.Name, s.Kind, s.Namespace, int(s.Window / time.Second)})
-	}
-	return v
 }
 
 func printTenant(out output, t *tenants.Tenant) error {
 	v := viewTenant(t)
 	return out.print(v, func(w io.Writer) {
 		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintf(tw, "slug\t%s\nname\t%s\nstate\t%s\nbody limit\t%d bytes\ndomains\t%s\npath\t/t/%s/vss\ncreated\t%s\nid\t%s\n",
-			v.Slug, v.Name, v.State, v.BodyLimit, cmp.Or(strings.Join(v.hosts(), " "), "none"), v.Slug, v.CreatedAt.Format(time.RFC3339), v.ID)
+		fmt.Fprintf(tw, "slug\t%s\nname\t%s\nstate\t%s\nbody limit\t%d bytes\nclient keys\t%s, in the header %s\ndomains\t%s\npath\t/t/%s/vss\ncreated\t%s\nid\t%s\n",
+			v.Slug, v.Name, v.State, v.BodyLimit, v.gateView.State, v.Header, cmp.Or(strings.Join(v.hosts(), ", "), "none"), v.Slug, v.CreatedAt.Format(time.RFC3339), v.ID)
 		for _, s := range v.Sources {
-			fmt.Fprintf(tw, "source\t%s (%s, namespace %s, window %v)\n", s.Name, s.Kind, s.Namespace, time.Duration(s.WindowSeconds)*time.Second)
+			fmt.Fprintf(tw, "source\t%s (%s, namespace %s): %s\n", s.Name, s.Kind, s.Namespace, s.describe())
 		}
 		tw.Flush()
 	})

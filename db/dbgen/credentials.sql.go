@@ -42,48 +42,67 @@ func (q *Queries) AddAuthFailures(ctx context.Context, db DBTX, arg AddAuthFailu
 	return err
 }
 
-const ForgetChallenges = `-- name: ForgetChallenges :exec
+const ForgetChallenges = `-- name: ForgetChallenges :execrows
 DELETE FROM lnurl_used
  WHERE k1 IN (SELECT k1 FROM lnurl_used WHERE expires_at < now() - interval '1 hour' ORDER BY expires_at LIMIT 10000)
 `
 
 // Long after they expired by any instance's clock.
-func (q *Queries) ForgetChallenges(ctx context.Context, db DBTX) error {
-	_, err := db.Exec(ctx, ForgetChallenges)
-	return err
+func (q *Queries) ForgetChallenges(ctx context.Context, db DBTX) (int64, error) {
+	result, err := db.Exec(ctx, ForgetChallenges)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
-const JWKSDocument = `-- name: JWKSDocument :one
+const JWKSDocuments = `-- name: JWKSDocuments :many
 
-SELECT document FROM jwks_documents WHERE source_id = $1 AND url = $2
+SELECT source_id, document FROM jwks_documents WHERE source_id = ANY ($1::uuid[])
 `
 
-type JWKSDocumentParams struct {
+type JWKSDocumentsRow struct {
 	SourceID uuid.UUID
-	Url      string
+	Document []byte
 }
 
 // What the API keeps about credentials while it serves.
-func (q *Queries) JWKSDocument(ctx context.Context, db DBTX, arg JWKSDocumentParams) ([]byte, error) {
-	row := db.QueryRow(ctx, JWKSDocument, arg.SourceID, arg.Url)
-	var document []byte
-	err := row.Scan(&document)
-	return document, err
+// The last good keys of these sources, be it of another URL: until the new one has answered they are what there is.
+func (q *Queries) JWKSDocuments(ctx context.Context, db DBTX, sourceIds []uuid.UUID) ([]JWKSDocumentsRow, error) {
+	rows, err := db.Query(ctx, JWKSDocuments, sourceIds)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []JWKSDocumentsRow
+	for rows.Next() {
+		var i JWKSDocumentsRow
+		if err := rows.Scan(&i.SourceID, &i.Document); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const SaveJWKSDocument = `-- name: SaveJWKSDocument :exec
-INSERT INTO jwks_documents AS d (source_id, url, document) VALUES ($1, $2, $3)
+INSERT INTO jwks_documents AS d (source_id, url, document)
+SELECT id, jwks_url, $1 FROM credential_sources WHERE id = $2 AND jwks_url = $3::text
 ON CONFLICT (source_id) DO UPDATE SET url = excluded.url, document = excluded.document, fetched_at = now()
 `
 
 type SaveJWKSDocumentParams struct {
+	Document []byte
 	SourceID uuid.UUID
 	Url      string
-	Document []byte
 }
 
+// Not by an instance that has not heard of the source's new URL.
 func (q *Queries) SaveJWKSDocument(ctx context.Context, db DBTX, arg SaveJWKSDocumentParams) error {
-	_, err := db.Exec(ctx, SaveJWKSDocument, arg.SourceID, arg.Url, arg.Document)
+	_, err := db.Exec(ctx, SaveJWKSDocument, arg.Document, arg.SourceID, arg.Url)
 	return err
 }
 

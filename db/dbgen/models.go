@@ -51,6 +51,7 @@ type CredentialSource struct {
 	Audiences      []string
 	CheckNotBefore bool
 	Algorithms     []string
+	ByKid          bool
 	JwksUrl        *string
 	Host           *string
 	TokenSeconds   int32

@@ -83,7 +83,7 @@ func (q *Queries) ClientKeys(ctx context.Context, db DBTX, tenantID *uuid.UUID) 
 }
 
 const CredentialSources = `-- name: CredentialSources :many
-SELECT id, tenant_id, name, kind, namespace, window_seconds, created_at, removed_at, issuer, audience_rule, audiences, check_not_before, algorithms, jwks_url, host, token_seconds FROM credential_sources
+SELECT id, tenant_id, name, kind, namespace, window_seconds, created_at, removed_at, issuer, audience_rule, audiences, check_not_before, algorithms, by_kid, jwks_url, host, token_seconds FROM credential_sources
  WHERE $1::uuid IS NULL OR tenant_id = $1
  ORDER BY name COLLATE "C"
 `
@@ -111,6 +111,7 @@ func (q *Queries) CredentialSources(ctx context.Context, db DBTX, tenantID *uuid
 			&i.Audiences,
 			&i.CheckNotBefore,
 			&i.Algorithms,
+			&i.ByKid,
 			&i.JwksUrl,
 			&i.Host,
 			&i.TokenSeconds,
@@ -273,9 +274,9 @@ func (q *Queries) InsertClientKey(ctx context.Context, db DBTX, arg InsertClient
 
 const InsertCredentialSource = `-- name: InsertCredentialSource :one
 INSERT INTO credential_sources (
-    tenant_id, name, kind, namespace, issuer, audience_rule, audiences, check_not_before, algorithms, jwks_url, host
+    tenant_id, name, kind, namespace, issuer, audience_rule, audiences, check_not_before, algorithms, by_kid, jwks_url, host
 ) VALUES (
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12
 ) RETURNING id
 `
 
@@ -289,6 +290,7 @@ type InsertCredentialSourceParams struct {
 	Audiences      []string
 	CheckNotBefore bool
 	Algorithms     []string
+	ByKid          bool
 	JwksUrl        *string
 	Host           *string
 }
@@ -304,6 +306,7 @@ func (q *Queries) InsertCredentialSource(ctx context.Context, db DBTX, arg Inser
 		arg.Audiences,
 		arg.CheckNotBefore,
 		arg.Algorithms,
+		arg.ByKid,
 		arg.JwksUrl,
 		arg.Host,
 	)
@@ -479,9 +482,9 @@ func (q *Queries) Tenants(ctx context.Context, db DBTX, slug *string) ([]Tenant,
 const UpdateCredentialSource = `-- name: UpdateCredentialSource :exec
 UPDATE credential_sources
    SET window_seconds = $1, token_seconds = $2, issuer = $3, audience_rule = $4,
-       audiences = $5, check_not_before = $6, algorithms = $7, jwks_url = $8,
-       removed_at = CASE WHEN $9::bool THEN now() END
- WHERE id = $10
+       audiences = $5, check_not_before = $6, algorithms = $7, by_kid = $8, jwks_url = $9,
+       removed_at = CASE WHEN $10::bool THEN now() END
+ WHERE id = $11
 `
 
 type UpdateCredentialSourceParams struct {
@@ -492,6 +495,7 @@ type UpdateCredentialSourceParams struct {
 	Audiences      []string
 	CheckNotBefore bool
 	Algorithms     []string
+	ByKid          bool
 	JwksUrl        *string
 	Removed        bool
 	ID             uuid.UUID
@@ -506,6 +510,7 @@ func (q *Queries) UpdateCredentialSource(ctx context.Context, db DBTX, arg Updat
 		arg.Audiences,
 		arg.CheckNotBefore,
 		arg.Algorithms,
+		arg.ByKid,
 		arg.JwksUrl,
 		arg.Removed,
 		arg.ID,

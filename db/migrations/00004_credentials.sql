@@ -13,6 +13,8 @@ ALTER TABLE credential_sources
     ADD COLUMN audiences        text[] NOT NULL DEFAULT '{}',
     ADD COLUMN check_not_before bool   NOT NULL DEFAULT true,
     ADD COLUMN algorithms       text[] NOT NULL DEFAULT '{}',
+    -- jwt: its tokens are told from others' by the kid of its keys, not by their issuer.
+    ADD COLUMN by_kid           bool   NOT NULL DEFAULT false,
     -- jwt: where its keys are; NULL: they are uploaded (source_keys).
     ADD COLUMN jwks_url         text   CHECK (char_length(jwks_url) BETWEEN 1 AND 2000),
     -- lnurl: the host of the auth URL, for ever; NULL: the one that tenants share, for development.
@@ -21,7 +23,8 @@ ALTER TABLE credential_sources
     ADD COLUMN token_seconds    int    NOT NULL DEFAULT 3600 CHECK (token_seconds BETWEEN 300 AND 86400),
     ADD CONSTRAINT audiences_have_their_rule CHECK ((audience_rule = 'one_of') = (cardinality(audiences) > 0)),
     ADD CONSTRAINT jwt_has_rules CHECK ((kind = 'jwt') = (cardinality(algorithms) > 0)),
-    ADD CONSTRAINT only_jwt_has_an_issuer CHECK (kind = 'jwt' OR issuer IS NULL AND jwks_url IS NULL),
+    ADD CONSTRAINT only_jwt_has_an_issuer CHECK (kind = 'jwt' OR issuer IS NULL AND jwks_url IS NULL AND NOT by_kid),
+    ADD CONSTRAINT kids_are_of_uploaded_keys CHECK (NOT by_kid OR issuer IS NULL AND jwks_url IS NULL),
     ADD CONSTRAINT only_lnurl_has_a_host CHECK (kind = 'lnurl' OR host IS NULL);
 DROP INDEX one_signature_source;
 -- Neither a signature nor the request of a login names a source.
@@ -38,7 +41,7 @@ CREATE TABLE source_keys (
     sealed     bytea,                -- the private key under the master key; ours only
     state      text        NOT NULL CHECK (state IN ('standby', 'active', 'retired', 'revoked')),
     retires_at timestamptz CHECK ((state = 'retired') = (retires_at IS NOT NULL)),
-    created_at timestamptz NOT NULL DEFAULT now(),
+    created_at timestamptz NOT NULL DEFAULT clock_timestamp(), -- in the order of the changes, which wait for each other
     PRIMARY KEY (source_id, kid)
 );
 
@@ -85,6 +88,7 @@ ALTER TABLE domains
     ADD COLUMN challenge  text NOT NULL DEFAULT replace(gen_random_uuid()::text, '-', ''), -- what the record says
     ADD COLUMN vouched    bool NOT NULL DEFAULT false, -- by an operator: DNS is not asked
     ADD COLUMN checked_at timestamptz;
+UPDATE domains SET vouched = true; -- by whoever made them, when there was nothing else
 CREATE UNIQUE INDEX one_tenant_a_host ON domains (host) WHERE state <> 'pending';
 
 -- Why credentials were refused, for "why does my app get 401". No token and no wallet is ever in it.
@@ -109,13 +113,23 @@ GRANT SELECT, INSERT, DELETE ON lnurl_used TO vss_api;
 GRANT SELECT, INSERT ON source_keys, client_keys TO vss_admin;
 GRANT SELECT ON jwks_documents, auth_failures TO vss_admin;
 GRANT UPDATE (client_key_gate, client_key_header) ON tenants TO vss_admin;
-GRANT UPDATE (removed_at, issuer, audience_rule, audiences, check_not_before, algorithms, jwks_url, token_seconds)
+GRANT UPDATE (removed_at, issuer, audience_rule, audiences, check_not_before, algorithms, by_kid, jwks_url, token_seconds)
     ON credential_sources TO vss_admin;
 GRANT UPDATE (state, retires_at, sealed) ON source_keys TO vss_admin;
 GRANT UPDATE (expires_at, revoked_at) ON client_keys TO vss_admin;
 GRANT UPDATE (state, vouched, checked_at) ON domains TO vss_admin;
 
 -- +goose Down
+-- The names of removed sources keep their namespaces from being anybody else's, and sources of other kinds name wallets.
+-- +goose StatementBegin
+DO $$
+BEGIN
+    IF EXISTS (SELECT FROM credential_sources WHERE kind <> 'signature' OR removed_at IS NOT NULL) THEN
+        RAISE EXCEPTION 'there are credential sources that this would forget, and with them whose wallets are whose';
+    END IF;
+END
+$$;
+-- +goose StatementEnd
 DROP TABLE auth_failures, client_keys, lnurl_used, jwks_documents, source_keys;
 DELETE FROM domains WHERE state = 'pending';
 DROP INDEX one_tenant_a_host;
@@ -124,11 +138,10 @@ ALTER TABLE domains
     ADD PRIMARY KEY (host),
     DROP COLUMN state, DROP COLUMN challenge, DROP COLUMN vouched, DROP COLUMN checked_at;
 ALTER TABLE tenants DROP COLUMN client_key_gate, DROP COLUMN client_key_header;
-DELETE FROM credential_sources WHERE kind <> 'signature' OR removed_at IS NOT NULL;
 DROP INDEX one_signature_source, one_lnurl_source, one_source_an_issuer;
 ALTER TABLE credential_sources
     DROP CONSTRAINT credential_sources_kind_check,
     ADD CONSTRAINT credential_sources_kind_check CHECK (kind IN ('signature')),
     DROP COLUMN removed_at, DROP COLUMN issuer, DROP COLUMN audience_rule, DROP COLUMN audiences,
-    DROP COLUMN check_not_before, DROP COLUMN algorithms, DROP COLUMN jwks_url, DROP COLUMN host, DROP COLUMN token_seconds;
+    DROP COLUMN check_not_before, DROP COLUMN algorithms, DROP COLUMN by_kid, DROP COLUMN jwks_url, DROP COLUMN host, DROP COLUMN token_seconds;
 CREATE UNIQUE INDEX one_signature_source ON credential_sources (tenant_id) WHERE kind = 'signature';

@@ -1,17 +1,20 @@
 -- What the API keeps about credentials while it serves.
 
--- name: JWKSDocument :one
-SELECT document FROM jwks_documents WHERE source_id = @source_id AND url = @url;
+-- name: JWKSDocuments :many
+-- The last good keys of these sources, be it of another URL: until the new one has answered they are what there is.
+SELECT source_id, document FROM jwks_documents WHERE source_id = ANY (@source_ids::uuid[]);
 
 -- name: SaveJWKSDocument :exec
-INSERT INTO jwks_documents AS d (source_id, url, document) VALUES (@source_id, @url, @document)
+-- Not by an instance that has not heard of the source's new URL.
+INSERT INTO jwks_documents AS d (source_id, url, document)
+SELECT id, jwks_url, @document FROM credential_sources WHERE id = @source_id AND jwks_url = @url::text
 ON CONFLICT (source_id) DO UPDATE SET url = excluded.url, document = excluded.document, fetched_at = now();
 
 -- name: UseChallenge :execrows
 -- 1 for the first use of a challenge, 0 for any other: of several at once the later ones wait for the first.
 INSERT INTO lnurl_used (k1, expires_at) VALUES (@k1, @expires_at) ON CONFLICT DO NOTHING;
 
--- name: ForgetChallenges :exec
+-- name: ForgetChallenges :execrows
 -- Long after they expired by any instance's clock.
 DELETE FROM lnurl_used
  WHERE k1 IN (SELECT k1 FROM lnurl_used WHERE expires_at < now() - interval '1 hour' ORDER BY expires_at LIMIT 10000);

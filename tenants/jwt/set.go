@@ -4,6 +4,9 @@
 //   - [Set] verifies tokens with keys of one source, by [Rules];
 //   - [Source] keeps the set of a JWKS that is fetched by URL.
 //
+// It is not jwx, which lacks ES256K unless it is built with a tag, and reads with encoding/json, where the last of two
+// members of one name counts.
+//
 // A token is read strictly, and all that can be said of it without a key is said, before any arithmetic: there
 // is one way to read each token, and a flood of bad ones costs little. The signatures are the standard
 // library's but for secp256k1, which it does not have.
@@ -74,8 +77,8 @@ func (s *Set) Explain(t *Token, r Rules, now time.Time) []Check {
 	return append(checks, Check{"signature", asError(reason)})
 }
 
-// maxTries is how many keys a token may cost that names none.
-const maxTries = 4
+// MaxUnnamed is how many keys without a kid a set can use: as many as a token may cost that names none.
+const MaxUnnamed = 4
 
 // signer is the key of the set that has signed the token, or why there is none.
 //
@@ -91,7 +94,7 @@ func (s *Set) signer(t *Token, now time.Time) (*Key, Reason) {
 	}
 	known := t.KeyID != "" && s.has(t.KeyID)
 	reason := UnknownKey
-	var tries [maxTries]*Key
+	var tries [MaxUnnamed]*Key
 	n := 0
 	for i := range s.keys {
 		k := &s.keys[i]
@@ -104,7 +107,7 @@ func (s *Set) signer(t *Token, now time.Time) (*Key, Reason) {
 			}
 			continue
 		}
-		if n == maxTries {
+		if n == MaxUnnamed {
 			return nil, NoKeyID
 		}
 		tries[n] = k
@@ -119,6 +122,13 @@ func (s *Set) signer(t *Token, now time.Time) (*Key, Reason) {
 		reason = BadSignature
 	}
 	return nil, reason
+}
+
+// same says whether both sets have the same keys in the same states.
+func (s *Set) same(other *Set) bool {
+	return s != nil && slices.EqualFunc(s.keys, other.keys, func(a, b Key) bool {
+		return a.fields == b.fields && a.State == b.State && a.Until.Equal(b.Until)
+	})
 }
 
 func (s *Set) has(id string) bool {

@@ -86,12 +86,12 @@ func TestATokenWithoutKidCostsFewTriesOrNone(t *testing.T) {
 	t.Parallel()
 	var issuers []issuer
 	var keys []Key
-	for range maxTries + 1 {
+	for range MaxUnnamed + 1 {
 		i := newIssuer("EdDSA")
 		issuers, keys = append(issuers, i), append(keys, i.key)
 	}
-	few, many := NewSet(keys[:maxTries]), NewSet(keys)
-	for _, i := range issuers[:maxTries] {
+	few, many := NewSet(keys[:MaxUnnamed]), NewSet(keys)
+	for _, i := range issuers[:MaxUnnamed] {
 		_, err := few.Verify(i.token(goodClaims), Standard(), now)
 		wantReason(t, "few keys", err, "")
 		_, err = many.Verify(i.token(goodClaims), Standard(), now)

@@ -29,7 +29,7 @@ const (
 
 	// Tokens with an unknown kid are worth one fetch in unknownPause, whoever sends how many. While that
 	// goes on at most maxWaiting requests wait for it, each at most maxWait.
-	unknownPause = 30 * time.Second
+	unknownPause = 5 * time.Second
 	maxWait      = 2 * time.Second
 	maxWaiting   = 100
 )
@@ -120,6 +120,9 @@ func (s *Source) Status() Status {
 func (s *Source) Revoke(thumbprints []string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	if slices.Equal(s.revoked, thumbprints) {
+		return
+	}
 	s.revoked = slices.Clone(thumbprints)
 	if s.keys != nil {
 		s.replace(s.keys)
@@ -136,6 +139,9 @@ func (s *Source) replace(keys []Key) {
 		}
 	}
 	s.keys = keys
+	if s.set.Load().same(set) {
+		return // what was verified with it stays verified
+	}
 	s.set.Store(set)
 }
 
@@ -241,6 +247,14 @@ func (s *Source) Run(ctx context.Context) {
 		}
 		timer.Reset(s.fetch(ctx))
 	}
+}
+
+// Start is Run in a goroutine of the group. What [Source.Refresh] needs holds when it returns.
+func (s *Source) Start(ctx context.Context, in *sync.WaitGroup) {
+	s.mu.Lock()
+	s.running = true
+	s.mu.Unlock()
+	in.Go(func() { s.Run(ctx) })
 }
 
 // stop ends the wait of those who wait for a fetch that will not be.

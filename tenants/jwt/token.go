@@ -227,6 +227,14 @@ func (r Rules) Check() error {
 	return nil
 }
 
+// Takes says whether some algorithm of the rules is for this key.
+func (r Rules) Takes(k Key) bool {
+	return slices.ContainsFunc(r.Algorithms, func(name string) bool {
+		a := algorithmNamed(name)
+		return a != nil && k.fields.fit(a)
+	})
+}
+
 // RulesError says what is wrong with rules that somebody gave, for them to read.
 type RulesError struct{ Reason string }
 

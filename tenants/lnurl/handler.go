@@ -79,6 +79,9 @@ type Outcome struct {
 	// log only as a digest.
 	Subject string
 
+	// Forged: the challenge was ours, and the signature over it none.
+	Forged bool
+
 	// Err is nil if the answer was a challenge or a token, an [*Error] if the request was refused, and else a
 	// fault of ours, which the wallet is not told.
 	Err error
@@ -156,9 +159,11 @@ func (h *handler) serve(r *http.Request) (answer, Outcome) {
 		k1 := h.Challenges.New(site.Tenant, site.Host)
 		return answer{http.StatusOK, textPlain, []byte(authURL + "?tag=login&k1=" + k1.String())}, Outcome{}
 	}
-	subject, err := h.verify(r.Context(), site, l)
+	subject, forged, err := h.verify(r.Context(), site, l)
 	if err != nil {
-		return failed(subject, err)
+		a, outcome := failed(subject, err)
+		outcome.Forged = forged
+		return a, outcome
 	}
 	token := site.Key.Sign(subject, site.Issuer, h.Challenges.now(), site.Life)
 	return answerJSON(http.StatusOK, message{Status: "OK", Token: token}), Outcome{Subject: subject}
@@ -166,23 +171,23 @@ func (h *handler) serve(r *http.Request) (answer, Outcome) {
 
 // verify says who logs in. The cheap checks come first, and what writes comes last. It names the subject also
 // where only that failed.
-func (h *handler) verify(ctx context.Context, site *Site, l *login) (subject string, err error) {
+func (h *handler) verify(ctx context.Context, site *Site, l *login) (subject string, forged bool, err error) {
 	expires, err := h.Challenges.Check(l.k1, site.Tenant, site.Host)
 	if err != nil {
-		return "", err
+		return "", false, err
 	}
 	subject, err = VerifyLogin(l.k1, l.sig, l.key)
 	if err != nil {
-		return "", err
+		return "", true, err
 	}
 	first, err := h.Used.Use(ctx, l.k1, expires)
 	if err != nil {
-		return subject, fmt.Errorf("lnurl: used challenges: %w", err)
+		return subject, false, fmt.Errorf("lnurl: used challenges: %w", err)
 	}
 	if !first {
-		return subject, refuse(reasonUsed)
+		return subject, false, refuse(reasonUsed)
 	}
-	return subject, nil
+	return subject, false, nil
 }
 
 // login is what a wallet sends.

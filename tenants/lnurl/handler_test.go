@@ -308,7 +308,7 @@ func TestAChallengeIsUsedOnce(t *testing.T) {
 	} {
 		wantReason(t, p.get(again), http.StatusOK, reasonUsed)
 	}
-	want := []Outcome{{}, {Subject: keyOne}, {keyOne, nil}, {keyTwo, nil}, {keyOne, nil}}
+	want := []Outcome{{}, {Subject: keyOne}, {Subject: keyOne}, {Subject: keyTwo}, {Subject: keyOne}}
 	got := p.reported()
 	for i, o := range got {
 		if i >= 2 {

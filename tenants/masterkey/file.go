@@ -51,18 +51,35 @@ func Create(path string) (*Key, error) {
 	return k, nil
 }
 
-// Rotate puts a new random key before those of the file. It fails as [Load] does, and with [fs.ErrExist]
-// while another Rotate or Retire is at work, or was interrupted.
-func Rotate(path string) (*Key, error) {
-	return replace(path, func(k *Key) *Key {
-		return &Key{secrets: slices.Concat([]*secret{randomSecret()}, k.secrets)}
+// Add puts a new random key behind those of the file, where it opens and does not seal. It fails as [Load] does, and
+// with [fs.ErrExist] while another change of the file is at work, or was interrupted.
+func Add(path string) (*Key, error) {
+	return replace(path, func(k *Key) (*Key, error) {
+		return &Key{secrets: append(slices.Clone(k.secrets), randomSecret())}, nil
 	})
 }
 
-// Retire removes all keys of the file but the one that seals. What was sealed under those and was not
-// resealed is lost. It fails as [Rotate] does.
-func Retire(path string) (*Key, error) {
-	return replace(path, func(k *Key) *Key { return &Key{secrets: k.secrets[:1]} })
+// Promote puts the key of this id before the others of the file, where it seals. It fails as [Add] does, and with
+// [ErrWrongKey] where the file does not hold it.
+func Promote(path, id string) (*Key, error) {
+	return replace(path, func(k *Key) (*Key, error) {
+		i := slices.Index(k.IDs(), id)
+		if i < 0 {
+			return nil, ErrWrongKey
+		}
+		return &Key{secrets: slices.Concat(k.secrets[i:i+1], k.secrets[:i], k.secrets[i+1:])}, nil
+	})
+}
+
+// Retire removes all keys of the file but the one that seals, whose id this must be. What was sealed under those and
+// was not resealed is lost. It fails as [Add] does, and with [ErrWrongKey] for another id.
+func Retire(path, id string) (*Key, error) {
+	return replace(path, func(k *Key) (*Key, error) {
+		if k.ID() != id {
+			return nil, ErrWrongKey
+		}
+		return &Key{secrets: k.secrets[:1]}, nil
+	})
 }
 
 // describe says of which file an error is, and what to do.
@@ -178,7 +195,7 @@ func create(path string, text []byte) error {
 
 // replace changes a file. Two at a time could each lose the other's new key, and with it what that has sealed
 // by then; so the new file has a fixed name on its way, which only one can make.
-func replace(path string, change func(*Key) *Key) (*Key, error) {
+func replace(path string, change func(*Key) (*Key, error)) (*Key, error) {
 	k, err := func() (*Key, error) {
 		path, err := filepath.EvalSymlinks(path)
 		if err != nil {
@@ -203,7 +220,9 @@ func replace(path string, change func(*Key) *Key) (*Key, error) {
 		if err != nil {
 			return nil, err
 		}
-		k = change(k)
+		if k, err = change(k); err != nil {
+			return nil, err
+		}
 		if err := sameOwner(f, path); err != nil {
 			return nil, err
 		}

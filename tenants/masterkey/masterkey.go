@@ -1,8 +1,8 @@
 // Package masterkey keeps the platform's secrets sealed in the database, under a key that is in a file.
 //
-// The file holds one key, or a new one and old ones while the master key is being replaced: the first seals,
-// any of them opens. The order is [Rotate], the new file to every machine and a restart there,
-// [Key.Reseal] of everything, and only then [Retire].
+// The file holds one key, or several while the master key is being replaced: the first seals, any of them opens. The
+// order is [Add], the file to every machine and a restart there, so that all can open what the new key seals;
+// [Promote] and [Key.Reseal] of everything; and only then [Retire].
 package masterkey
 
 import (
@@ -44,7 +44,7 @@ const (
 
 // Key is what a master key file holds. It is safe for concurrent use, and prints as its id.
 type Key struct {
-	secrets []*secret // newest first, at least one
+	secrets []*secret // the one that seals first, at least one
 }
 
 // secret is one of the keys of a file.
@@ -91,6 +91,15 @@ func (s *secret) name() string { return hex.EncodeToString(s.id[:]) }
 // ID names the key that seals. It is no secret: recorded beside what is sealed, it tells at start-up whether
 // the file is the right one.
 func (k *Key) ID() string { return k.secrets[0].name() }
+
+// IDs name all keys of the file, the one that seals first and the one that was added last at the end.
+func (k *Key) IDs() []string {
+	ids := make([]string, len(k.secrets))
+	for i, s := range k.secrets {
+		ids[i] = s.name()
+	}
+	return ids
+}
 
 // Holds says whether the file has the key of this id, to open with at least.
 func (k *Key) Holds(id string) bool {
@@ -178,7 +187,7 @@ func Context(parts ...string) []byte {
 // master key does; [Key.DeriveAll] has the former ones.
 func (k *Key) Derive(purpose string) [32]byte { return k.DeriveAll(purpose)[0] }
 
-// DeriveAll is the purpose's keys from every key of the file, newest first.
+// DeriveAll is the purpose's keys from every key of the file, that of the one that seals first.
 func (k *Key) DeriveAll(purpose string) [][32]byte {
 	all := make([][32]byte, len(k.secrets))
 	for i, s := range k.secrets {

@@ -173,7 +173,7 @@ func TestTheMasterKeyIsReplacedWithoutLosingWhatItSealed(t *testing.T) {
 	context := []byte("context")
 	sealed := old.Seal([]byte("plaintext"), context)
 
-	both, err := Rotate(path)
+	both, err := rotate(path)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -192,7 +192,15 @@ func TestTheMasterKeyIsReplacedWithoutLosingWhatItSealed(t *testing.T) {
 	_, err = both.Reseal(sealed, nil)
 	wantError(t, err, ErrDamaged)
 
-	alone, err := Retire(path)
+	// Added only, a key opens and does not seal; promoted twice it is still the first.
+	if again, err := Promote(path, both.ID()); err != nil || again.ID() != both.ID() {
+		t.Errorf("promoted again: %v, %v", again, err)
+	}
+	_, err = Promote(path, "0000000000000000")
+	wantError(t, err, ErrWrongKey)
+	_, err = Retire(path, old.ID())
+	wantError(t, err, ErrWrongKey)
+	alone, err := Retire(path, both.ID())
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -303,16 +311,19 @@ func TestOfManyCreatesAtOnceOneMakesTheFile(t *testing.T) {
 	wantOnly(t, path)
 }
 
-func TestOfManyRotatesAtOnceNoneLosesAnothersKey(t *testing.T) {
+func TestOfManyWhoAddAKeyAtOnceNoneLosesAnothers(t *testing.T) {
 	t.Parallel()
 	first, path := created(t)
-	made := atOnce(t, func() (*Key, error) { return Rotate(path) })
+	made := atOnce(t, func() (*Key, error) { return Add(path) })
 	k, err := Load(path)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, m := range append(made, first) {
-		if !k.Holds(m.ID()) {
+	if k.ID() != first.ID() {
+		t.Errorf("%v seals, which was added only", k)
+	}
+	for _, m := range made {
+		if !k.Holds(m.IDs()[len(m.IDs())-1]) {
 			t.Errorf("the file lost %v", m)
 		}
 	}
@@ -322,14 +333,18 @@ func TestOfManyRotatesAtOnceNoneLosesAnothersKey(t *testing.T) {
 	wantOnly(t, path)
 }
 
-func TestAnInterruptedRotateIsNotRunOver(t *testing.T) {
+func TestAnInterruptedChangeIsNotRunOver(t *testing.T) {
 	t.Parallel()
 	k, path := created(t)
 	left := path + ".new"
 	if err := os.WriteFile(left, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, change := range []func(string) (*Key, error){Rotate, Retire} {
+	for _, change := range []func(string) (*Key, error){
+		Add,
+		func(path string) (*Key, error) { return Promote(path, k.ID()) },
+		func(path string) (*Key, error) { return Retire(path, k.ID()) },
+	} {
 		_, err := change(path)
 		wantError(t, err, fs.ErrExist)
 		if err == nil || !strings.Contains(err.Error(), left) {
@@ -344,27 +359,27 @@ func TestAnInterruptedRotateIsNotRunOver(t *testing.T) {
 	}
 }
 
-func TestRotateChangesNoFileThatItCannotRead(t *testing.T) {
+func TestAFileThatCannotBeReadIsNotChanged(t *testing.T) {
 	t.Parallel()
 	path := newPath(t)
-	_, err := Rotate(path)
+	_, err := Add(path)
 	wantError(t, err, fs.ErrNotExist)
 	if err := os.WriteFile(path, []byte("x\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	_, err = Rotate(path)
+	_, err = Add(path)
 	wantError(t, err, ErrMalformed)
 	wantOnly(t, path)
 }
 
-func TestRotateFollowsALink(t *testing.T) {
+func TestAChangeFollowsALink(t *testing.T) {
 	t.Parallel()
 	_, path := created(t)
 	link := newPath(t)
 	if err := os.Symlink(path, link); err != nil {
 		t.Fatal(err)
 	}
-	k, err := Rotate(link)
+	k, err := Add(link)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -374,7 +389,7 @@ func TestRotateFollowsALink(t *testing.T) {
 	wantOnly(t, path)
 }
 
-func TestRotateLeavesTheFileToItsOwner(t *testing.T) {
+func TestAChangedFileIsLeftToItsOwner(t *testing.T) {
 	t.Parallel()
 	_, path := created(t)
 	_ = os.Chown(path, 12345, 12345) // root may; for others the file is theirs
@@ -387,7 +402,7 @@ func TestRotateLeavesTheFileToItsOwner(t *testing.T) {
 		return [2]uint32{s.Uid, s.Gid}
 	}
 	before := owner()
-	if _, err := Rotate(path); err != nil {
+	if _, err := Add(path); err != nil {
 		t.Fatal(err)
 	}
 	if after := owner(); after != before {
@@ -563,4 +578,14 @@ func FuzzOpen(f *testing.F) {
 			t.Errorf("got %v", err)
 		}
 	})
+}
+
+// rotate adds a key and makes it the one that seals.
+func rotate(path string) (*Key, error) {
+	k, err := Add(path)
+	if err != nil {
+		return nil, err
+	}
+	ids := k.IDs()
+	return Promote(path, ids[len(ids)-1])
 }

@@ -90,13 +90,14 @@ admin_port=$(free_port)
 ops_port=$(free_port)
 export VSS_API_LISTEN=127.0.0.1:$api_port VSS_ADMIN_LISTEN=127.0.0.1:$admin_port
 export VSS_OPS_LISTEN=127.0.0.1:$ops_port VSS_DATA_DIR=$dir/data
-export NO_PROXY=127.0.0.1 no_proxy=127.0.0.1
+export NO_PROXY=127.0.0.1,localhost no_proxy=127.0.0.1,localhost
 unset DATABASE_URL
 
 bin/vssctl dev >"$log" 2>&1 &
 server=$!
 await "$ready_seconds" "the server" 200 GET /readyz
 bin/vssctl tenant create other --name Other >/dev/null || fail "no second tenant"
+bin/vssctl source set demo lnurl --token-life 5m >/dev/null || fail "no tokens of the shortest life"
 # Unsigned, it is refused: with 401 as soon as the server knows the tenant.
 await "$tenant_seconds" "the second tenant" 401 POST /t/other/vss/getObject
 
@@ -104,7 +105,7 @@ await "$tenant_seconds" "the second tenant" 401 POST /t/other/vss/getObject
 "$here/target/debug/interop" \
 	--base-url "http://127.0.0.1:$api_port/t/demo/vss" \
 	--other-base-url "http://127.0.0.1:$api_port/t/other/vss" \
-	--ops-url "http://127.0.0.1:$ops_port" "$@" &
+	--ops-url "http://127.0.0.1:$ops_port" --vssctl bin/vssctl "$@" &
 checks=$!
 status=0
 wait "$checks" || status=$?

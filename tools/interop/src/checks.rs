@@ -4,7 +4,9 @@ mod answers;
 mod calls;
 mod errors;
 mod lists;
+mod logins;
 mod retries;
+mod tokens;
 mod wallets;
 
 use std::fmt::{Debug, Display};
@@ -16,9 +18,11 @@ use std::time::Duration;
 use bitcoin::secp256k1::rand::{random, thread_rng};
 use bitcoin::secp256k1::SecretKey;
 use tokio::net::TcpStream;
+use tokio::sync::OnceCell;
 use vss060::types::*;
 
 use crate::clients::{Credential, Error, Kind, Release, Retries, Wallet, RELEASES};
+use crate::operator::Operator;
 use crate::wire;
 
 /// No check takes longer; each of its calls has a deadline besides.
@@ -64,6 +68,21 @@ const CLIENT_CHECKS: &[ClientCheck] = &checks! {
     "NoSuchKeyError" => errors::no_such_key,
     "AuthError" => errors::auth,
     "InternalServerError for an unknown tenant" => errors::unknown_tenant,
+    "signed by a clock 23 h behind or ahead; not by one 25 h off" => calls::wrong_clock,
+    "LNURL-auth: one login, then all four calls" => logins::whole,
+    "LNURL-auth: 20 first requests at once, each with a login" => logins::first_requests,
+    "LNURL-auth: two wallets and one that signs, two tenants: nothing crosses" => logins::isolation,
+    "LNURL-auth: the same wallet after every restart, with any version" => logins::restarts,
+    "LNURL-auth: a token is refreshed 60 s before its end, by the client's clock" => logins::refresh,
+    "LNURL-auth: a clock 23 h behind or ahead" => logins::wrong_clock,
+    "LNURL-auth: with a client key, where the tenant asks for it" => logins::client_key,
+    "LNURL-auth: AuthError with the reason, for a tenant without it" => logins::no_login,
+    "LNURL-auth: a new signing key signs, and tokens of the old one go on" => logins::rotated_key,
+    "LNURL-auth: a revoked signing key: AuthError until the app starts again" => logins::revoked_key,
+    "JWT: RS256, as the reference server takes it" => tokens::reference,
+    "JWT: ES256, with an issuer, an audience, and keys at a URL" => tokens::standard,
+    "JWT: a subject that is another's names a wallet of its own" => tokens::chosen_subject,
+    "JWT: a new source takes over the wallets of an old one" => tokens::moved,
     "retries: connections cut before the server heard" => retries::cut,
     "retries: 503" => retries::unavailable,
     "retries: answer lost after the write" => retries::lost_answer,
@@ -143,6 +162,8 @@ pub struct Target {
     path: String,
     ops_authority: String,
     body_limit: usize,
+    operator: Operator,
+    company: OnceCell<tokens::Company>,
 }
 
 impl Target {
@@ -151,6 +172,7 @@ impl Target {
         other_base_url: &str,
         ops_url: &str,
         body_limit: usize,
+        operator: Operator,
     ) -> Result<Self, String> {
         let base_url = base_url.trim_end_matches('/');
         let (authority, path) = wire::split_url(base_url)?;
@@ -166,7 +188,37 @@ impl Target {
             path: path.to_string(),
             ops_authority: ops_authority.to_string(),
             body_limit,
+            operator,
+            company: OnceCell::new(),
         })
+    }
+
+    /// The tenant that the base URL names.
+    fn tenant(&self) -> &str {
+        self.path.split('/').nth(2).unwrap_or_default()
+    }
+
+    /// Another tenant's base URL.
+    fn base_url_of(&self, slug: &str) -> String {
+        let path = self.path.replacen(self.tenant(), slug, 1);
+        format!("http://{}{path}", self.authority)
+    }
+
+    fn auth_path(&self) -> String {
+        auth_of(&self.path)
+    }
+
+    fn keys_path(&self) -> String {
+        self.auth_path().replace("/auth", "/jwks.json")
+    }
+
+    /// Where wallets of the first tenant log in by LNURL-auth.
+    fn auth_url(&self) -> String {
+        auth_of(&self.base_url)
+    }
+
+    fn other_auth_url(&self) -> String {
+        auth_of(&self.other_base_url)
     }
 
     /// Whether anything is there.
@@ -198,6 +250,12 @@ impl Target {
             false => Ok(series.iter().sum::<f64>() as u64),
         }
     }
+}
+
+/// The auth URL beside a base URL that names its tenant by path.
+fn auth_of(base_url: &str) -> String {
+    let tenant = base_url.strip_suffix("/vss").unwrap_or(base_url);
+    format!("{tenant}/lnurl/auth")
 }
 
 /// One client version against the server, as one wallet; checks keep apart by their stores.
@@ -381,6 +439,21 @@ fn refused<T>(what: &str, kind: Kind, result: Result<T, Failure>) -> Verdict {
         Err(failure) => Err(format!("{what}: expected {kind:?}, got {}", failure.error)),
         Ok(_) => Err(format!("{what}: expected {kind:?}, got ok")),
     }
+}
+
+/// What comes about in a few seconds, as by what an operator has changed.
+async fn eventually<T, F>(check: impl Fn() -> F) -> Result<T, String>
+where
+    F: Future<Output = Result<T, String>>,
+{
+    const TRIES: usize = 200;
+    for _ in 1..TRIES {
+        if let Ok(done) = check().await {
+            return Ok(done);
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    check().await
 }
 
 fn equal<T: PartialEq + Debug>(what: impl Display, got: T, expected: T) -> Verdict {

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
+use bitcoin::bip32::Xpriv;
 use bitcoin::secp256k1::rand::{thread_rng, RngCore};
 use bitcoin::secp256k1::SecretKey;
 use vss060::headers::sigs_auth::SigsAuthProvider;
@@ -60,6 +61,8 @@ pub enum Credential {
     Key(SecretKey),
     /// The same words with every request, by the client's `FixedHeaders`.
     Fixed(String),
+    /// A token that the client's `LnurlAuthToJwtProvider` fetches.
+    Login(Login),
     /// Nothing.
     None,
 }
@@ -68,9 +71,19 @@ impl Credential {
     fn fixed_headers(&self) -> HashMap<String, String> {
         match self {
             Credential::Fixed(words) => HashMap::from([("Authorization".into(), words.clone())]),
-            Credential::Key(_) | Credential::None => HashMap::new(),
+            _ => HashMap::new(),
         }
     }
+}
+
+/// Who logs in by LNURL-auth, and where.
+#[derive(Clone)]
+pub struct Login {
+    /// m/138' of the wallet's seed, the parent of its linking keys (LUD-05).
+    pub parent: Xpriv,
+    pub auth_url: String,
+    /// Sent with the login's requests and with the calls.
+    pub headers: HashMap<String, String>,
 }
 
 /// The client's own policies, stacked as ldk-node stacks them.
@@ -132,6 +145,8 @@ fn convert<A: Message, B: Message + Default>(message: &A) -> B {
     B::decode(&message.encode_to_vec()[..]).expect("one protocol, one encoding")
 }
 
+type Headers = HashMap<String, String>;
+
 struct Entropy;
 
 impl Entropy {
@@ -165,6 +180,7 @@ macro_rules! release {
     (
         $module:ident, $client:ident, $version:literal,
         signer: $signer:expr,
+        login: $login:expr,
         build: $build:expr,
         deconstruct: $deconstruct:expr,
         $(newer_error: $pattern:pat => $kind:expr,)?
@@ -173,7 +189,7 @@ macro_rules! release {
             use super::*;
             use $client::client::VssClient;
             use $client::error::VssError;
-            use $client::headers::{FixedHeaders, VssHeaderProvider};
+            use $client::headers::{FixedHeaders, LnurlAuthToJwtProvider, VssHeaderProvider};
             use $client::types::Storable;
             use $client::util::key_obfuscator::KeyObfuscator;
             use $client::util::retry::*;
@@ -231,8 +247,13 @@ macro_rules! release {
                     retries: Retries,
                 ) -> Arc<dyn Wallet> {
                     let signer: fn(SecretKey) -> Arc<dyn VssHeaderProvider> = $signer;
+                    let login: fn(Xpriv, String, Headers) -> LnurlAuthToJwtProvider = $login;
                     let headers = match credential {
                         Credential::Key(key) => signer(*key),
+                        Credential::Login(l) => {
+                            let (url, headers) = (l.auth_url.clone(), l.headers.clone());
+                            Arc::new(login(l.parent, url, headers))
+                        }
                         _ => Arc::new(FixedHeaders::new(credential.fixed_headers())),
                     };
                     Arc::new(Connected(VssClient::new_with_headers(
@@ -313,6 +334,7 @@ macro_rules! release {
 release! {
     v031, vss031, "0.3.1",
     signer: |key| Arc::new(Signer::new(key)),
+    login: |parent, url, headers| LnurlAuthToJwtProvider::new(parent, url, headers).expect("headers"),
     build: |key, _, value, version| StorableBuilder::new(*key, Entropy).build(value, version),
     deconstruct: |key, _, storable| StorableBuilder::new(*key, Entropy).deconstruct(storable),
 }
@@ -320,6 +342,7 @@ release! {
 release! {
     v041, vss041, "0.4.1",
     signer: |key| Arc::new(Signer::new(key)),
+    login: |parent, url, headers| LnurlAuthToJwtProvider::new(parent, url, headers).expect("headers"),
     build: |key, aad, value, version| StorableBuilder::new(Entropy).build(value, version, key, aad),
     deconstruct: |key, aad, storable| StorableBuilder::new(Entropy).deconstruct(storable, key, aad),
 }
@@ -327,6 +350,7 @@ release! {
 release! {
     v060, vss060, "0.6.0",
     signer: |key| Arc::new(SigsAuthProvider::new(key, HashMap::new())),
+    login: LnurlAuthToJwtProvider::new,
     build: |key, aad, value, version| StorableBuilder::new(Entropy).build(value, version, key, aad),
     deconstruct: |key, aad, storable| StorableBuilder::new(Entropy).deconstruct(storable, key, aad),
     newer_error: VssError::VSSVersionMismatchError { .. } => Kind::VersionMismatch,

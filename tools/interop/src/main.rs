@@ -2,6 +2,9 @@
 
 mod checks;
 mod clients;
+mod clock;
+mod issuer;
+mod operator;
 mod proxy;
 mod signature;
 mod wire;
@@ -9,6 +12,7 @@ mod wire;
 use std::process::ExitCode;
 
 use checks::Target;
+use operator::Operator;
 
 const USAGE: &str = "\
 Usage: interop [OPTION VALUE]...
@@ -19,6 +23,8 @@ Usage: interop [OPTION VALUE]...
                         [VSS_OTHER_BASE_URL, http://127.0.0.1:8080/t/other/vss]
   --ops-url URL         the server's ops listener
                         [VSS_OPS_URL, http://127.0.0.1:9464]
+  --vssctl FILE         the operator's tool, with the environment that it needs to
+                        reach the server's state [VSSCTL, ../../bin/vssctl]
   --body-limit BYTES    the first tenant's body limit [104857600]
   --only TEXT           only checks whose line contains TEXT
 
@@ -55,6 +61,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Target, String), Str
     let mut base_url = env("VSS_BASE_URL", "http://127.0.0.1:8080/t/demo/vss");
     let mut other_base_url = env("VSS_OTHER_BASE_URL", "http://127.0.0.1:8080/t/other/vss");
     let mut ops_url = env("VSS_OPS_URL", "http://127.0.0.1:9464");
+    let mut vssctl = env("VSSCTL", "../../bin/vssctl");
     let mut body_limit = (100 << 20).to_string();
     let mut only = String::new();
     while let Some(arg) = args.next() {
@@ -66,6 +73,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Target, String), Str
             "--base-url" => &mut base_url,
             "--other-base-url" => &mut other_base_url,
             "--ops-url" => &mut ops_url,
+            "--vssctl" => &mut vssctl,
             "--body-limit" => &mut body_limit,
             "--only" => &mut only,
             _ => return Err(format!("unknown option {name}")),
@@ -75,6 +83,7 @@ fn parse(mut args: impl Iterator<Item = String>) -> Result<(Target, String), Str
     let body_limit = body_limit
         .parse()
         .map_err(|e| format!("--body-limit: {e}"))?;
-    let target = Target::new(&base_url, &other_base_url, &ops_url, body_limit)?;
+    let operator = Operator::new(&vssctl);
+    let target = Target::new(&base_url, &other_base_url, &ops_url, body_limit, operator)?;
     Ok((target, only))
 }

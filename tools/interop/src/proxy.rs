@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Barrier;
 use tokio::task::{JoinHandle, JoinSet};
 
 use crate::wire;
@@ -21,6 +22,8 @@ pub enum Fault {
     LoseAnswer,
     /// 503, as the server would say it; the server never hears of the request.
     Unavailable,
+    /// It is held until as many have come as the plan has of these, and then relayed.
+    Gather,
 }
 
 /// Requests take the faults of the plan one by one, over all connections; when it is used up they pass.
@@ -32,12 +35,14 @@ pub struct Proxy {
 
 struct Plan {
     upstream: String,
+    gathered: Barrier,
     state: Mutex<State>,
 }
 
 struct State {
     faults: VecDeque<Fault>,
     requests: usize,
+    authorizations: Vec<String>,
 }
 
 impl Proxy {
@@ -47,11 +52,15 @@ impl Proxy {
     ) -> io::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let authority = listener.local_addr()?.to_string();
+        let faults: VecDeque<_> = faults.into_iter().collect();
+        let gathered = faults.iter().filter(|f| matches!(f, Fault::Gather));
         let plan = Arc::new(Plan {
             upstream: upstream.to_string(),
+            gathered: Barrier::new(gathered.count()),
             state: Mutex::new(State {
-                faults: faults.into_iter().collect(),
+                faults,
                 requests: 0,
+                authorizations: Vec::new(),
             }),
         });
         let listener = tokio::spawn(accept(listener, plan.clone()));
@@ -70,6 +79,11 @@ impl Proxy {
     pub fn requests(&self) -> usize {
         self.plan.state.lock().unwrap().requests
     }
+
+    /// The `Authorization` of every request so far that had one.
+    pub fn authorizations(&self) -> Vec<String> {
+        self.plan.state.lock().unwrap().authorizations.clone()
+    }
 }
 
 impl Drop for Proxy {
@@ -79,9 +93,12 @@ impl Drop for Proxy {
 }
 
 impl Plan {
-    fn next(&self) -> Fault {
+    fn next(&self, request: &wire::Message) -> Fault {
         let mut state = self.state.lock().unwrap();
         state.requests += 1;
+        let authorizations = request.all("authorization");
+        let authorizations = authorizations.into_iter().map(str::to_string);
+        state.authorizations.extend(authorizations);
         state.faults.pop_front().unwrap_or(Fault::Pass)
     }
 }
@@ -100,12 +117,15 @@ async fn serve(client: TcpStream, plan: Arc<Plan>) -> io::Result<()> {
     let mut from_server = BufReader::new(from_server);
 
     while let Some(request) = wire::read_request(&mut from_client).await? {
-        let fault = plan.next();
+        let fault = plan.next(&request);
         match fault {
             Fault::Cut => break,
             Fault::Unavailable => {
                 to_client.write_all(&unavailable()).await?;
                 continue;
+            }
+            Fault::Gather => {
+                plan.gathered.wait().await;
             }
             Fault::Pass | Fault::LoseAnswer => {}
         }
@@ -191,6 +211,26 @@ mod tests {
         assert!(call().await.is_err());
         assert_eq!(call().await.unwrap().body, b"hi");
         assert_eq!(proxy.requests(), 4);
+    }
+
+    #[tokio::test]
+    async fn gathered_requests_wait_for_each_other_and_authorizations_are_kept() {
+        let proxy = Proxy::start(&echo().await, [Fault::Gather; 2])
+            .await
+            .unwrap();
+        let call = |name: &str| {
+            let (authority, size) = (proxy.authority().to_string(), name.len());
+            let head = format!("Authorization: {name}\r\nContent-Length: {size}");
+            let request = format!("POST / HTTP/1.1\r\n{head}\r\n\r\n{name}");
+            async move { wire::exchange(&authority, request.as_bytes()).await }
+        };
+
+        let (first, second) = (tokio::spawn(call("a")), call("b"));
+        assert_eq!(second.await.unwrap().body, b"b");
+        assert_eq!(first.await.unwrap().unwrap().body, b"a");
+        let mut authorizations = proxy.authorizations();
+        authorizations.sort();
+        assert_eq!(authorizations, ["a", "b"]);
     }
 
     #[tokio::test]

@@ -70,12 +70,14 @@ header_provider!(vss041);
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::clock;
     use bitcoin::secp256k1::rand::thread_rng;
     use vss060::headers::{sigs_auth::SigsAuthProvider, VssHeaderProvider};
 
     /// Signatures are deterministic: within one second both providers say the same, byte for byte.
     #[tokio::test]
     async fn token_equals_the_released_providers() {
+        let _right = clock::IN_USE.lock();
         let key = SecretKey::new(&mut thread_rng());
         let released = SigsAuthProvider::new(key, HashMap::new());
         let ours = Signer::new(key);

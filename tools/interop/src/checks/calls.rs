@@ -7,6 +7,7 @@ use bitcoin::secp256k1::rand::{thread_rng, RngCore};
 
 use super::{equal, holds, item, refused, Setup, Verdict};
 use crate::clients::{Credential, Kind, Retries};
+use crate::clock;
 use crate::signature::Signer;
 
 pub async fn signed(setup: Arc<Setup>) -> Verdict {
@@ -38,6 +39,25 @@ pub async fn one_signature(setup: Arc<Setup>) -> Verdict {
     holds(&fixed, "a", 2, b"2").await?;
     // The same wallet, however it is signed in.
     holds(&setup.reopen(&fixed, Retries::NEVER), "a", 2, b"2").await
+}
+
+/// The client's own provider signs the time of the client's clock.
+pub async fn wrong_clock(setup: Arc<Setup>) -> Verdict {
+    const HOUR: i64 = 3600;
+    let store = setup.store();
+    for (version, hours) in [(0, 23), (1, -23)] {
+        let _wrong = clock::wrong_by(hours * HOUR);
+        store.put("k", version, b"v").await?;
+        holds(&store, "k", version + 1, b"v").await?;
+        store.page(None, None, None).await?;
+        store.delete("another", -1).await?;
+    }
+    for hours in [25, -25] {
+        let _wrong = clock::wrong_by(hours * HOUR);
+        let what = format!("get {hours} h off");
+        refused(&what, Kind::Auth, store.get("k").await)?;
+    }
+    holds(&store, "k", 2, b"v").await
 }
 
 pub async fn large_value(setup: Arc<Setup>) -> Verdict {

@@ -1,0 +1,34 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"strings"
+)
+
+// confirm is the flag of a change that can cut wallets off, or hand them to others.
+type confirm struct {
+	Yes bool `help:"Do it without asking."`
+}
+
+var errNotConfirmed = errors.New("nothing was done")
+
+// ask says what will happen and asks whether it is to. Where nobody is there to ask, --yes must have been given.
+func (c confirm) ask(format string, args ...any) error {
+	if c.Yes {
+		return nil
+	}
+	will := fmt.Sprintf(format, args...)
+	if info, err := os.Stdin.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+		fmt.Fprintf(os.Stderr, "%s\nGo on? [y/N] ", will)
+		var answer string
+		if _, err := fmt.Fscanln(os.Stdin, &answer); err == nil || answer != "" {
+			if strings.EqualFold(answer, "y") || strings.EqualFold(answer, "yes") {
+				return nil
+			}
+			return errNotConfirmed
+		}
+	}
+	return fmt.Errorf("%w: %s If that is wanted, say --yes", errUsage, will)
+}
