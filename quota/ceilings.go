@@ -12,7 +12,7 @@ import (
 const (
 	reserveChannels = 40
 	reserveKeys     = reserveChannels * (100 + 28) // 100 updates between full monitors; archive, sweeper and the like
-	reserveBytes    = reserveKeys * (4 << 10)      // an update with a full set of HTLCs is larger, most are a tenth
+	reserveBytes    = reserveKeys * (4 << 10)      // our estimate: an update with hundreds of HTLCs is larger, one with few is smaller
 )
 
 // Ceiling has the three lines of a limit. What is at a line has not crossed it. The zero Ceiling is no limit:

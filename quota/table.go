@@ -42,9 +42,11 @@ const (
 	ways   = 8
 	rows   = 4
 
-	// slots is the number of buckets of a key, one for each kind of call and one for enrolment.
+	// slots is the number of buckets of a key: one for each kind of call, and then these. No key has both calls
+	// and failures.
 	slots     = kinds + 1
 	enrolment = kinds
+	failure   = 0
 )
 
 type shard struct {
