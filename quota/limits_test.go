@@ -111,10 +111,10 @@ func TestAnyLimitsWithinBoundsAreEffective(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, own := Values{}, Values{}
 		for _, l := range limits {
-			any := rapid.OneOf(rapid.SampledFrom([]int64{l.least, l.most}), rapid.Int64Range(l.least, l.most))
-			p[l.name] = any.Draw(t, l.name)
+			value := rapid.OneOf(rapid.SampledFrom([]int64{l.least, l.most}), rapid.Int64Range(l.least, l.most))
+			p[l.name] = value.Draw(t, l.name)
 			if rapid.Bool().Draw(t, "own") {
-				own[l.name] = any.Draw(t, "own "+l.name)
+				own[l.name] = value.Draw(t, "own "+l.name)
 			}
 		}
 		p["body_size"], own["body_size"] = maxBody, maxBody
