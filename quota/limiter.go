@@ -65,7 +65,7 @@ type Call struct {
 	Wallet  Key
 	Kind    Kind
 	Limits  *Limits       // the tenant's
-	Objects int64         // of the store; negative: not known
+	Objects int64         // of the store; 0: not known
 	Left    time.Duration // to the call's deadline
 }
 
@@ -111,13 +111,13 @@ func (l *Limiter) Enrol(tenant uuid.UUID, from netip.Addr, limits *Limits) Admis
 	_, now := l.clock()
 	n := l.fleet.Load().Strangers()
 	ofTenant := limits.Enrolments.Rate().Split(n)
-	if v := l.takeTenant(tenant, enrolment, ofTenant, now, 0); !v.OK {
+	if v := l.takeTenant(tenant, enrolments, ofTenant, now, 0); !v.OK {
 		return Admission{Verdict: v, Reason: EnrolmentRate}
 	}
-	v, _ := l.addresses.take(AddressKey(from), enrolment, limits.AddressEnrolments.Rate().Split(n), now, 0)
+	v, _ := l.addresses.take(AddressKey(from), enrolments, limits.AddressEnrolments.Rate().Split(n), now, 0)
 	if !v.OK {
 		// One address must not use up what all have.
-		l.tenants.giveBack(Key(tenant), enrolment, ofTenant)
+		l.tenants.giveBack(Key(tenant), enrolments, ofTenant)
 		return Admission{Verdict: v, Reason: AddressRate}
 	}
 	return Admission{Verdict: v}
@@ -128,7 +128,7 @@ func (l *Limiter) Enrol(tenant uuid.UUID, from netip.Addr, limits *Limits) Admis
 // protects this instance's cores, so it is not divided.
 func (l *Limiter) Attempt(from netip.Addr, limits *Limits) Admission {
 	_, now := l.clock()
-	v := l.addresses.peek(AddressKey(from), failure, limits.AddressFailures.Rate(), now)
+	v := l.addresses.peek(AddressKey(from), failures, limits.AddressFailures.Rate(), now)
 	if !v.OK {
 		return Admission{Verdict: v, Reason: AddressRate}
 	}
@@ -138,7 +138,7 @@ func (l *Limiter) Attempt(from netip.Addr, limits *Limits) Admission {
 // Failed counts a credential that did not verify.
 func (l *Limiter) Failed(from netip.Addr, limits *Limits) {
 	_, now := l.clock()
-	l.addresses.take(AddressKey(from), failure, limits.AddressFailures.Rate(), now, 0)
+	l.addresses.take(AddressKey(from), failures, limits.AddressFailures.Rate(), now, 0)
 }
 
 // takeTenant gives each tenant buckets of its own: there are as many as people made.

@@ -76,6 +76,42 @@ func TestAWalletOwesNothingForWhatItsTenantsRateRefused(t *testing.T) {
 	}
 }
 
+func TestAWalletIsAStrangerUntilItIsKnownAndOwesThenWhatItOwed(t *testing.T) {
+	l, _ := limiter()
+	limits := effective(t, Values{"wallet_lists_burst": 5})
+	ask := func() Admission {
+		return l.Admit(Call{Tenant: acme, Wallet: nth(1), Kind: List, Limits: limits})
+	}
+	if a := ask(); !a.OK || a.Known {
+		t.Errorf("a wallet that nobody knows gets %+v", a)
+	}
+	l.Know(nth(1))
+	if a := ask(); !a.OK || !a.Known {
+		t.Errorf("one that is known gets %+v", a)
+	}
+	if n := admitted(10, ask); n != 3 {
+		t.Errorf("after 2 calls of a burst of 5 it could make %d", n)
+	}
+}
+
+func TestAnEmptySetOfLimitsRefusesNothing(t *testing.T) {
+	l, _ := limiter()
+	for n := range 1000 {
+		for k := range Kind(kinds) {
+			if a := l.Admit(Call{Tenant: acme, Wallet: nth(n % 3), Kind: k, Limits: &Limits{}}); !a.OK {
+				t.Fatalf("%+v", a)
+			}
+		}
+	}
+	if a := l.Enrol(acme, home, &Limits{}); !a.OK {
+		t.Fatalf("%+v", a)
+	}
+	c := (&Limits{}).Ceilings()
+	if d := c.Decide(Usage{Objects: 1e9, Bytes: 1e12}, Change{Objects: 1, Bytes: 1, Value: 1}); d.Refused {
+		t.Fatalf("%+v", d)
+	}
+}
+
 func TestTenantsTakeNothingFromEachOther(t *testing.T) {
 	l, _ := limiter()
 	limits := effective(t, nil)
@@ -215,7 +251,7 @@ func TestAdmitAllocatesNothing(t *testing.T) {
 		n++
 		c.t = c.t.Add(time.Millisecond)
 		l.Admit(Call{Tenant: acme, Wallet: nth(1), Kind: Write, Limits: limits, Left: time.Second})
-		l.Admit(Call{Tenant: acme, Wallet: nth(n), Kind: Read, Limits: limits, Objects: -1})
+		l.Admit(Call{Tenant: acme, Wallet: nth(n), Kind: Read, Limits: limits, Objects: 0})
 		l.Enrol(acme, home, limits)
 		l.Failed(home, limits)
 		l.Attempt(home, limits)

@@ -57,7 +57,7 @@ const (
 
 // Zero is not allowed for any: it would mean "none" to one reader and "no limit" to the next. Enrolment is
 // closed and a tenant made read-only by its state.
-var limits = slices.Concat([]limit{
+var allLimits = slices.Concat([]limit{
 	{"wallets", 1, maxCount, func(l *Limits) *int64 { return &l.Wallets }},
 	{"stores_per_wallet", 1, 1_000_000, func(l *Limits) *int64 { return &l.StoresPerWallet }},
 	{"objects_per_store", 1, maxCount, func(l *Limits) *int64 { return &l.ObjectsPerStore }},
@@ -89,8 +89,8 @@ func allowance(name string, of func(*Limits) *Allowance) []limit {
 
 // Names are those of all limits, in the order in which they are shown.
 func Names() []string {
-	names := make([]string, len(limits))
-	for i, l := range limits {
+	names := make([]string, len(allLimits))
+	for i, l := range allLimits {
 		names[i] = l.name
 	}
 	return names
@@ -114,7 +114,7 @@ func Effective(plan, tenant Values) (Limits, error) {
 	}
 	maps.Copy(all, tenant)
 	var effective Limits
-	for _, l := range limits {
+	for _, l := range allLimits {
 		v, ok := all[l.name]
 		switch {
 		case !ok:
@@ -138,9 +138,9 @@ func Effective(plan, tenant Values) (Limits, error) {
 // connection, so it would get one instance's share of what its plan promises. A wallet that does spread its
 // calls over n instances gets up to n times its rate, within the tenant's.
 //
-// Objects is how many the store has, negative where the caller does not know. The burst of reads is no smaller
-// than that, since a wallet that starts reads all it has (CONTRACT section 5); where it is not known, no smaller
-// than the most that the limits let a store have.
+// Objects is how many the store has, 0 where the caller does not know. The burst of reads is no smaller than
+// that, since a wallet that starts reads all it has (CONTRACT section 5); where it is not known, no smaller than
+// the most that the limits let a store have.
 func (l *Limits) WalletRate(k Kind, objects int64) Rate { return l.rate(&l.Wallet, k, objects) }
 
 // TenantRate is the rate of all the tenant's calls together, on one of n instances.
@@ -151,7 +151,7 @@ func (l *Limits) TenantRate(k Kind, objects int64, n int) Rate {
 func (l *Limits) rate(of *[kinds]Allowance, k Kind, objects int64) Rate {
 	r := of[k].Rate()
 	if k == Read {
-		if objects < 0 {
+		if objects <= 0 {
 			objects = l.ceiling(l.ObjectsPerStore, reserveKeys).Last
 		}
 		r = r.AtLeast(objects)

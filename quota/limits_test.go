@@ -98,7 +98,7 @@ func TestEveryLimitIsNamedOnce(t *testing.T) {
 	}
 	seen := map[*int64]string{}
 	var l Limits
-	for _, limit := range limits {
+	for _, limit := range allLimits {
 		if other, twice := seen[limit.of(&l)]; twice {
 			t.Errorf("%s and %s are the same field", limit.name, other)
 		}
@@ -110,7 +110,7 @@ func TestEveryLimitIsNamedOnce(t *testing.T) {
 func TestAnyLimitsWithinBoundsAreEffective(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
 		p, own := Values{}, Values{}
-		for _, l := range limits {
+		for _, l := range allLimits {
 			value := rapid.OneOf(rapid.SampledFrom([]int64{l.least, l.most}), rapid.Int64Range(l.least, l.most))
 			p[l.name] = value.Draw(t, l.name)
 			if rapid.Bool().Draw(t, "own") {
@@ -126,7 +126,7 @@ func TestAnyLimitsWithinBoundsAreEffective(t *testing.T) {
 		if !maps.Equal(p, before) {
 			t.Fatal("the plan was changed")
 		}
-		for _, l := range limits {
+		for _, l := range allLimits {
 			want, ok := own[l.name]
 			if !ok {
 				want = p[l.name]
@@ -149,7 +149,7 @@ func TestAReadBurstIsNeverSmallerThanTheStoresObjectCount(t *testing.T) {
 	l := effective(t, nil)
 	for _, test := range []struct{ objects, reads int64 }{
 		{50, 100}, {100, 100}, {5_000_000, 5_000_000}, // also of a store that is beyond all its lines
-		{-1, 5000 + reserveKeys}, // not known: as many as a store may have
+		{0, 5000 + reserveKeys}, // not known: as many as a store may have
 	} {
 		for who, r := range map[string]Rate{"wallet": l.WalletRate(Read, test.objects), "tenant": l.TenantRate(Read, test.objects, 7)} {
 			want := test.reads

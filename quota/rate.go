@@ -19,9 +19,12 @@ type Rate struct {
 	Burst    int64 // less than 1 counts as 1
 }
 
-// PerMinute is a rate of n a minute, n being at least 1. The interval is cut to whole nanoseconds, which
-// makes a rate of a million a second up to 0.1 % faster.
+// PerMinute is a rate of n a minute; no limit where n is less than 1. The interval is cut to whole nanoseconds,
+// which makes a rate of a million a second up to 0.1 % faster.
 func PerMinute(n, burst int64) Rate {
+	if n < 1 {
+		return Rate{}
+	}
 	return Rate{Interval: time.Minute / time.Duration(n), Burst: burst}
 }
 

@@ -44,9 +44,9 @@ const (
 
 	// slots is the number of buckets of a key: one for each kind of call, and then these. No key has both calls
 	// and failures.
-	slots     = kinds + 1
-	enrolment = kinds
-	failure   = 0
+	slots      = kinds + 1
+	enrolments = kinds
+	failures   = 0
 )
 
 type shard struct {

@@ -155,8 +155,8 @@ func TestTheLeastRecentlyUsedOfASetGoes(t *testing.T) {
 	table, now := NewTable(1, 1), time.Hour
 	for n := range 200_000 {
 		now += time.Millisecond
-		if n%100 == 0 { // often enough to stay, in a set of 8 that 1/64 of the others pass through
-			_, own := table.take(nth(0), 0, perSecond, now, 0)
+		if n%10 == 0 { // often enough to stay, in a set of 8 that 1/64 of the others pass through
+			_, own := table.take(nth(0), 0, Rate{Interval: 1}, now, 0)
 			if !own && n > 0 {
 				t.Fatalf("the key in use was evicted before call %d", n)
 			}
