@@ -263,3 +263,30 @@ func BenchmarkRecord(b *testing.B) {
 		b.RunParallel(func(pb *testing.PB) { run(pb.Next) })
 	})
 }
+
+// What a tenant of a million wallets costs, each of which is active three times, in batches of 100,000 requests.
+func BenchmarkAMillionActiveWallets(b *testing.B) {
+	const wallets = 1_000_000
+	all := make([]Key, wallets)
+	for n := range all {
+		all[n] = nth(n)
+	}
+	var rows int
+	for b.Loop() {
+		m, r := NewMeter(MeterConfig{}), rand.New(rand.NewPCG(1, 2))
+		for n := range 3 * wallets {
+			wallet := n // in order, and then at random
+			if n >= wallets {
+				wallet = r.IntN(wallets)
+			}
+			m.Record(noon, Request{Tenant: acme, Wallet: all[wallet], Known: true})
+			if n%100_000 == 99_999 {
+				batch := m.Take()
+				rows += len(batch.Active)
+				m.Acknowledge(batch.Sequence)
+			}
+		}
+	}
+	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(3*wallets*b.N), "ns/request")
+	b.ReportMetric(float64(rows)/float64(wallets*b.N), "rows/wallet")
+}

@@ -136,20 +136,14 @@ func (q *Queue) Enter(ctx context.Context, tenant uuid.UUID, kind Kind) (leave f
 		q.leave(t, q.cfg.Now())
 	}
 
-	q.mu.Lock()
-	err = q.join(t, tenant, kind, q.cfg.Now())
-	now := t.state
-	if now == waiting && err == nil {
-		t.called = make(chan struct{})
-	}
-	q.mu.Unlock()
+	s, err := q.ask(t, tenant, kind)
 	if err != nil {
 		return nil, err
 	}
-	if now == waiting {
+	if s == waiting {
 		select {
 		case <-t.called:
-			now = t.state // which nobody changes any more
+			s = t.state // which nobody changes any more
 		case <-ctx.Done():
 		}
 	}
@@ -157,13 +151,24 @@ func (q *Queue) Enter(ctx context.Context, tenant uuid.UUID, kind Kind) (leave f
 		leave() // the line, or the place that it got at the last moment
 		return nil, err
 	}
-	if now == expired { // by our clock, which is ahead of the context's timer
+	if s == expired { // by our clock, which is ahead of the context's timer
 		return nil, context.DeadlineExceeded
 	}
 	return leave, nil
 }
 
-// join puts a call in line, and inside if there is a place. All of these need the lock.
+// ask joins, and says whether to wait.
+func (q *Queue) ask(t *ticket, tenant uuid.UUID, kind Kind) (state, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	err := q.join(t, tenant, kind, q.cfg.Now())
+	if err == nil && t.state == waiting {
+		t.called = make(chan struct{})
+	}
+	return t.state, err
+}
+
+// join puts a call in line, and inside if there is a place. This and all below need the lock.
 func (q *Queue) join(t *ticket, tenant uuid.UUID, kind Kind, now time.Time) error {
 	l, depth := &q.lanes[0], q.cfg.Depth
 	switch kind {
