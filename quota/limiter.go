@@ -1,0 +1,156 @@
+package quota
+
+import (
+	"net/netip"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+)
+
+// LimiterConfig says how much a [Limiter] remembers. The zero value is usable.
+type LimiterConfig struct {
+	// Wallets is how many known ones have buckets of their own; 0: 2^18, in 12 MiB. Around as many as are active
+	// within an hour is right; with fewer, those that were least recently used share (see [Table]).
+	Wallets int
+
+	// Tenants is the same for tenants; 0: 2^13.
+	Tenants int
+
+	Now func() time.Time // nil: time.Now
+}
+
+// Limiter asks the buckets that a call must pass, on one instance. Its memory is bounded, 29 MiB by default. It
+// is safe for concurrent use.
+//
+// Known wallets: after a call that found its wallet enrolled, [Limiter.Know] it. That costs a look-up, and only
+// needs to be done where [Admission].Known was false.
+type Limiter struct {
+	wallets, tenants, addresses *Table
+
+	now   func() time.Time
+	start time.Time // the origin of the buckets' clock
+	fleet atomic.Pointer[Fleet]
+}
+
+// NewLimiter makes a limiter on which nobody owes anything.
+func NewLimiter(cfg LimiterConfig) *Limiter {
+	if cfg.Wallets == 0 {
+		cfg.Wallets = 1 << 18
+	}
+	if cfg.Tenants == 0 {
+		cfg.Tenants = 1 << 13
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	l := &Limiter{
+		wallets:   NewTable(cfg.Wallets, 1<<16),
+		tenants:   NewTable(cfg.Tenants, 1<<10),
+		addresses: NewTable(0, 1<<16), // nobody's address is better known than another's
+		now:       cfg.Now,
+		start:     cfg.Now().Add(-time.Second), // a clock of 0 would be a free place's
+	}
+	l.fleet.Store(&Fleet{})
+	return l
+}
+
+// SetFleet tells how many instances live, as just read from their heartbeats. It is to be called each time
+// they are read, whether the number changed or not: see [Fleet].
+func (l *Limiter) SetFleet(live int) { l.fleet.Store(&Fleet{Live: live, Read: l.now()}) }
+
+// Call is one that asks for admission.
+type Call struct {
+	Tenant  uuid.UUID
+	Wallet  Key
+	Kind    Kind
+	Limits  *Limits       // the tenant's
+	Objects int64         // of the store; 0: not known
+	Left    time.Duration // to the call's deadline
+}
+
+// Admission is the answer to a [Call].
+type Admission struct {
+	Verdict
+	Reason Reason // which limit refuses
+	Known  bool   // whether the wallet has buckets of its own
+}
+
+// Admit asks the wallet's rate and then its tenant's. A call that is refused by either takes from neither, so that
+// a wallet beyond its rate takes nothing from the others and an exhausted tenant puts no wallet into debt (but for
+// strangers, who share what they owe). A write may have to wait: the caller sleeps, and then does it.
+func (l *Limiter) Admit(c Call) (a Admission) {
+	wall, now := l.clock()
+	patience := Patience(c.Kind, c.Left)
+	slot := int(c.Kind)
+
+	ofWallet := c.Limits.WalletRate(c.Kind, c.Objects)
+	if a.Verdict, a.Known = l.wallets.take(c.Wallet, slot, ofWallet, now, patience); !a.OK {
+		a.Reason = WalletRate
+		return a
+	}
+	ofTenant := c.Limits.TenantRate(c.Kind, c.Objects, l.fleet.Load().Known(wall))
+	v := l.takeTenant(c.Tenant, slot, ofTenant, now, patience)
+	if !v.OK {
+		l.wallets.giveBack(c.Wallet, slot, ofWallet)
+		return Admission{Verdict: v, Reason: TenantRate, Known: a.Known}
+	}
+	a.Wait = max(a.Wait, v.Wait)
+	return a
+}
+
+// Know gives a wallet buckets of its own. It is for wallets that are enrolled: to be known must cost something.
+func (l *Limiter) Know(wallet Key) {
+	_, now := l.clock()
+	l.wallets.Own(wallet, now)
+}
+
+// Enrol asks whether the tenant may have a new wallet now, from this address. It is not for wallets that are
+// enrolled already, which nothing here holds up (CONTRACT section 4).
+func (l *Limiter) Enrol(tenant uuid.UUID, from netip.Addr, limits *Limits) Admission {
+	_, now := l.clock()
+	n := l.fleet.Load().Strangers()
+	ofTenant := limits.Enrolments.Rate().Split(n)
+	if v := l.takeTenant(tenant, enrolments, ofTenant, now, 0); !v.OK {
+		return Admission{Verdict: v, Reason: EnrolmentRate}
+	}
+	v, _ := l.addresses.take(AddressKey(from), enrolments, limits.AddressEnrolments.Rate().Split(n), now, 0)
+	if !v.OK {
+		// One address must not use up what all have.
+		l.tenants.giveBack(Key(tenant), enrolments, ofTenant)
+		return Admission{Verdict: v, Reason: AddressRate}
+	}
+	return Admission{Verdict: v}
+}
+
+// Attempt asks whether a credential from this address is worth verifying, before any curve arithmetic. Only
+// those that fail count, by [Limiter.Failed], so that wallets behind one address do not hold up each other. It
+// protects this instance's cores, so it is not divided.
+func (l *Limiter) Attempt(from netip.Addr, limits *Limits) Admission {
+	_, now := l.clock()
+	v := l.addresses.peek(AddressKey(from), failures, limits.AddressFailures.Rate(), now)
+	if !v.OK {
+		return Admission{Verdict: v, Reason: AddressRate}
+	}
+	return Admission{Verdict: v}
+}
+
+// Failed counts a credential that did not verify.
+func (l *Limiter) Failed(from netip.Addr, limits *Limits) {
+	_, now := l.clock()
+	l.addresses.take(AddressKey(from), failures, limits.AddressFailures.Rate(), now, 0)
+}
+
+// takeTenant gives each tenant buckets of its own: there are as many as people made.
+func (l *Limiter) takeTenant(tenant uuid.UUID, slot int, r Rate, now, patience time.Duration) Verdict {
+	v, own := l.tenants.take(Key(tenant), slot, r, now, patience)
+	if !own {
+		l.tenants.Own(Key(tenant), now)
+	}
+	return v
+}
+
+func (l *Limiter) clock() (time.Time, time.Duration) {
+	now := l.now()
+	return now, now.Sub(l.start)
+}
