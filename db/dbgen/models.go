@@ -8,7 +8,15 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgtype"
 )
+
+type ActiveWallet struct {
+	Grain    string
+	Start    pgtype.Date
+	TenantID uuid.UUID
+	Wallet   uuid.UUID
+}
 
 type AuditLog struct {
 	ID       int64
@@ -72,6 +80,32 @@ type Domain struct {
 	CheckedAt *time.Time
 }
 
+type Event struct {
+	ID       int64
+	TenantID uuid.UUID
+	Kind     string
+	Subject  string
+	State    string
+	Detail   []byte
+	At       time.Time
+}
+
+type EventState struct {
+	TenantID uuid.UUID
+	Kind     string
+	Subject  string
+	State    string
+	Since    time.Time
+}
+
+type Instance struct {
+	ID        uuid.UUID
+	Host      string
+	Version   string
+	StartedAt time.Time
+	SeenAt    time.Time
+}
+
 type JwksDocument struct {
 	SourceID  uuid.UUID
 	Url       string
@@ -79,9 +113,23 @@ type JwksDocument struct {
 	FetchedAt time.Time
 }
 
+type ListedWallet struct {
+	Wallet    uuid.UUID
+	TenantID  uuid.UUID
+	Namespace string
+	Subject   string
+	CreatedAt time.Time
+}
+
 type LnurlUsed struct {
 	K1        []byte
 	ExpiresAt time.Time
+}
+
+type MeterBatch struct {
+	Instance uuid.UUID
+	Sequence int64
+	StoredAt time.Time
 }
 
 type Object struct {
@@ -93,6 +141,12 @@ type Object struct {
 	CreatedAt time.Time
 	UpdatedAt time.Time
 	Value     []byte
+}
+
+type Plan struct {
+	Name      string
+	Limits    []byte
+	CreatedAt time.Time
 }
 
 type SourceKey struct {
@@ -125,10 +179,29 @@ type Tenant struct {
 	Slug            string
 	Name            string
 	State           string
-	BodyLimit       int64
 	CreatedAt       time.Time
 	ClientKeyGate   string
 	ClientKeyHeader string
+	Plan            string
+	Limits          []byte
+	Enrolment       string
+}
+
+type TenantTotal struct {
+	TenantID   uuid.UUID
+	Wallets    int64
+	Stores     int64
+	Objects    int64
+	Bytes      int64
+	MeasuredAt time.Time
+}
+
+type Usage struct {
+	TenantID uuid.UUID
+	Grain    string
+	Start    time.Time
+	Metric   string
+	Value    int64
 }
 
 type Wallet struct {

@@ -48,6 +48,39 @@ func (q *Queries) AuthFailures(ctx context.Context, db DBTX, tenantID uuid.UUID)
 	return items, nil
 }
 
+const BlockStores = `-- name: BlockStores :exec
+UPDATE stores SET blocked = $1 WHERE wallet = $2
+`
+
+type BlockStoresParams struct {
+	Blocked bool
+	Wallet  uuid.UUID
+}
+
+func (q *Queries) BlockStores(ctx context.Context, db DBTX, arg BlockStoresParams) error {
+	_, err := db.Exec(ctx, BlockStores, arg.Blocked, arg.Wallet)
+	return err
+}
+
+const BlockWallet = `-- name: BlockWallet :execrows
+UPDATE wallets SET blocked = $1 WHERE wallet = $2 AND tenant_id = $3
+`
+
+type BlockWalletParams struct {
+	Blocked  bool
+	Wallet   uuid.UUID
+	TenantID uuid.UUID
+}
+
+// First the wallet's row, which keeps it from getting a store meanwhile.
+func (q *Queries) BlockWallet(ctx context.Context, db DBTX, arg BlockWalletParams) (int64, error) {
+	result, err := db.Exec(ctx, BlockWallet, arg.Blocked, arg.Wallet, arg.TenantID)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const ClientKeys = `-- name: ClientKeys :many
 SELECT tenant_id, prefix, name, hash, expires_at, revoked_at, created_at FROM client_keys
  WHERE $1::uuid IS NULL OR tenant_id = $1
@@ -80,6 +113,17 @@ func (q *Queries) ClientKeys(ctx context.Context, db DBTX, tenantID *uuid.UUID) 
 		return nil, err
 	}
 	return items, nil
+}
+
+const CountListed = `-- name: CountListed :one
+SELECT count(*) FROM listed_wallets WHERE tenant_id = $1
+`
+
+func (q *Queries) CountListed(ctx context.Context, db DBTX, tenantID uuid.UUID) (int64, error) {
+	row := db.QueryRow(ctx, CountListed, tenantID)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
 }
 
 const CredentialSources = `-- name: CredentialSources :many
@@ -138,6 +182,19 @@ type DeleteDomainParams struct {
 func (q *Queries) DeleteDomain(ctx context.Context, db DBTX, arg DeleteDomainParams) error {
 	_, err := db.Exec(ctx, DeleteDomain, arg.Host, arg.TenantID)
 	return err
+}
+
+const DeletePlan = `-- name: DeletePlan :execrows
+DELETE FROM plans WHERE name = $1
+`
+
+// None that a tenant has: the reference refuses that.
+func (q *Queries) DeletePlan(ctx context.Context, db DBTX, name string) (int64, error) {
+	result, err := db.Exec(ctx, DeletePlan, name)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const DirectoryGeneration = `-- name: DirectoryGeneration :one
@@ -360,20 +417,57 @@ func (q *Queries) InsertSourceKey(ctx context.Context, db DBTX, arg InsertSource
 }
 
 const InsertTenant = `-- name: InsertTenant :one
-INSERT INTO tenants (slug, name, body_limit) VALUES ($1, $2, $3) RETURNING id
+INSERT INTO tenants (slug, name) VALUES ($1, $2) RETURNING id
 `
 
 type InsertTenantParams struct {
-	Slug      string
-	Name      string
-	BodyLimit int64
+	Slug string
+	Name string
 }
 
 func (q *Queries) InsertTenant(ctx context.Context, db DBTX, arg InsertTenantParams) (uuid.UUID, error) {
-	row := db.QueryRow(ctx, InsertTenant, arg.Slug, arg.Name, arg.BodyLimit)
+	row := db.QueryRow(ctx, InsertTenant, arg.Slug, arg.Name)
 	var id uuid.UUID
 	err := row.Scan(&id)
 	return id, err
+}
+
+const ListWallets = `-- name: ListWallets :execrows
+INSERT INTO listed_wallets (wallet, tenant_id, namespace, subject)
+SELECT unnest($1::uuid[]), $2::uuid, $3::text, unnest($4::text[])
+ON CONFLICT DO NOTHING
+`
+
+type ListWalletsParams struct {
+	Wallets   []uuid.UUID
+	TenantID  uuid.UUID
+	Namespace string
+	Subjects  []string
+}
+
+// Puts wallets on the list of those that may enrol.
+func (q *Queries) ListWallets(ctx context.Context, db DBTX, arg ListWalletsParams) (int64, error) {
+	result, err := db.Exec(ctx, ListWallets,
+		arg.Wallets,
+		arg.TenantID,
+		arg.Namespace,
+		arg.Subjects,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const Listed = `-- name: Listed :one
+SELECT EXISTS (SELECT FROM listed_wallets WHERE wallet = $1)::bool AS listed
+`
+
+func (q *Queries) Listed(ctx context.Context, db DBTX, wallet uuid.UUID) (bool, error) {
+	row := db.QueryRow(ctx, Listed, wallet)
+	var listed bool
+	err := row.Scan(&listed)
+	return listed, err
 }
 
 const LockControlPlane = `-- name: LockControlPlane :exec
@@ -395,6 +489,88 @@ SELECT FROM tenants WHERE slug = $1 FOR NO KEY UPDATE
 func (q *Queries) LockTenant(ctx context.Context, db DBTX, slug string) error {
 	_, err := db.Exec(ctx, LockTenant, slug)
 	return err
+}
+
+const Plans = `-- name: Plans :many
+SELECT name, limits, created_at FROM plans ORDER BY name COLLATE "C"
+`
+
+func (q *Queries) Plans(ctx context.Context, db DBTX) ([]Plan, error) {
+	rows, err := db.Query(ctx, Plans)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []Plan
+	for rows.Next() {
+		var i Plan
+		if err := rows.Scan(&i.Name, &i.Limits, &i.CreatedAt); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
+const SavePlan = `-- name: SavePlan :exec
+INSERT INTO plans (name, limits) VALUES ($1, $2) ON CONFLICT (name) DO UPDATE SET limits = excluded.limits
+`
+
+type SavePlanParams struct {
+	Name   string
+	Limits []byte
+}
+
+func (q *Queries) SavePlan(ctx context.Context, db DBTX, arg SavePlanParams) error {
+	_, err := db.Exec(ctx, SavePlan, arg.Name, arg.Limits)
+	return err
+}
+
+const ShowWallet = `-- name: ShowWallet :one
+SELECT w.wallet, w.tenant_id, w.namespace, w.subject, w.enrolled_at, w.blocked, (SELECT count(*) FROM stores s WHERE s.wallet = w.wallet)::bigint AS stores,
+       coalesce((SELECT sum(s.objects) FROM stores s WHERE s.wallet = w.wallet), 0)::bigint AS objects,
+       coalesce((SELECT sum(s.bytes) FROM stores s WHERE s.wallet = w.wallet), 0)::bigint AS bytes,
+       (SELECT max(s.last_written_at) FROM stores s WHERE s.wallet = w.wallet)::timestamptz AS last_written_at
+  FROM wallets w WHERE w.wallet = $1 AND w.tenant_id = $2
+`
+
+type ShowWalletParams struct {
+	Wallet   uuid.UUID
+	TenantID uuid.UUID
+}
+
+type ShowWalletRow struct {
+	Wallet        uuid.UUID
+	TenantID      uuid.UUID
+	Namespace     string
+	Subject       string
+	EnrolledAt    time.Time
+	Blocked       bool
+	Stores        int64
+	Objects       int64
+	Bytes         int64
+	LastWrittenAt time.Time
+}
+
+func (q *Queries) ShowWallet(ctx context.Context, db DBTX, arg ShowWalletParams) (ShowWalletRow, error) {
+	row := db.QueryRow(ctx, ShowWallet, arg.Wallet, arg.TenantID)
+	var i ShowWalletRow
+	err := row.Scan(
+		&i.Wallet,
+		&i.TenantID,
+		&i.Namespace,
+		&i.Subject,
+		&i.EnrolledAt,
+		&i.Blocked,
+		&i.Stores,
+		&i.Objects,
+		&i.Bytes,
+		&i.LastWrittenAt,
+	)
+	return i, err
 }
 
 const SourceKeys = `-- name: SourceKeys :many
@@ -445,7 +621,7 @@ func (q *Queries) SourceKeys(ctx context.Context, db DBTX, tenantID *uuid.UUID) 
 }
 
 const Tenants = `-- name: Tenants :many
-SELECT id, slug, name, state, body_limit, created_at, client_key_gate, client_key_header FROM tenants
+SELECT id, slug, name, state, created_at, client_key_gate, client_key_header, plan, limits, enrolment FROM tenants
  WHERE $1::text IS NULL OR slug = $1
  ORDER BY slug COLLATE "C"
 `
@@ -464,10 +640,12 @@ func (q *Queries) Tenants(ctx context.Context, db DBTX, slug *string) ([]Tenant,
 			&i.Slug,
 			&i.Name,
 			&i.State,
-			&i.BodyLimit,
 			&i.CreatedAt,
 			&i.ClientKeyGate,
 			&i.ClientKeyHeader,
+			&i.Plan,
+			&i.Limits,
+			&i.Enrolment,
 		); err != nil {
 			return nil, err
 		}
@@ -477,6 +655,23 @@ func (q *Queries) Tenants(ctx context.Context, db DBTX, slug *string) ([]Tenant,
 		return nil, err
 	}
 	return items, nil
+}
+
+const UnlistWallets = `-- name: UnlistWallets :execrows
+DELETE FROM listed_wallets WHERE tenant_id = $1 AND wallet = ANY ($2::uuid[])
+`
+
+type UnlistWalletsParams struct {
+	TenantID uuid.UUID
+	Wallets  []uuid.UUID
+}
+
+func (q *Queries) UnlistWallets(ctx context.Context, db DBTX, arg UnlistWalletsParams) (int64, error) {
+	result, err := db.Exec(ctx, UnlistWallets, arg.TenantID, arg.Wallets)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const UpdateCredentialSource = `-- name: UpdateCredentialSource :exec
@@ -570,16 +765,20 @@ const UpdateTenant = `-- name: UpdateTenant :exec
 UPDATE tenants
    SET name = coalesce($1, name),
        state = coalesce($2, state),
-       body_limit = coalesce($3, body_limit),
-       client_key_gate = coalesce($4, client_key_gate),
-       client_key_header = coalesce($5, client_key_header)
- WHERE id = $6
+       enrolment = coalesce($3, enrolment),
+       plan = coalesce($4, plan),
+       limits = coalesce($5, limits),
+       client_key_gate = coalesce($6, client_key_gate),
+       client_key_header = coalesce($7, client_key_header)
+ WHERE id = $8
 `
 
 type UpdateTenantParams struct {
 	Name            *string
 	State           *string
-	BodyLimit       *int64
+	Enrolment       *string
+	Plan            *string
+	Limits          []byte
 	ClientKeyGate   *string
 	ClientKeyHeader *string
 	ID              uuid.UUID
@@ -589,7 +788,9 @@ func (q *Queries) UpdateTenant(ctx context.Context, db DBTX, arg UpdateTenantPar
 	_, err := db.Exec(ctx, UpdateTenant,
 		arg.Name,
 		arg.State,
-		arg.BodyLimit,
+		arg.Enrolment,
+		arg.Plan,
+		arg.Limits,
 		arg.ClientKeyGate,
 		arg.ClientKeyHeader,
 		arg.ID,

@@ -30,6 +30,45 @@ SELECT * FROM client_keys
  WHERE sqlc.narg(tenant_id)::uuid IS NULL OR tenant_id = sqlc.narg(tenant_id)
  ORDER BY created_at, prefix COLLATE "C";
 
+-- name: Plans :many
+SELECT * FROM plans ORDER BY name COLLATE "C";
+
+-- name: SavePlan :exec
+INSERT INTO plans (name, limits) VALUES (@name, @limits) ON CONFLICT (name) DO UPDATE SET limits = excluded.limits;
+
+-- name: DeletePlan :execrows
+-- None that a tenant has: the reference refuses that.
+DELETE FROM plans WHERE name = @name;
+
+-- name: ListWallets :execrows
+-- Puts wallets on the list of those that may enrol.
+INSERT INTO listed_wallets (wallet, tenant_id, namespace, subject)
+SELECT unnest(@wallets::uuid[]), @tenant_id::uuid, @namespace::text, unnest(@subjects::text[])
+ON CONFLICT DO NOTHING;
+
+-- name: UnlistWallets :execrows
+DELETE FROM listed_wallets WHERE tenant_id = @tenant_id AND wallet = ANY (@wallets::uuid[]);
+
+-- name: CountListed :one
+SELECT count(*) FROM listed_wallets WHERE tenant_id = @tenant_id;
+
+-- name: Listed :one
+SELECT EXISTS (SELECT FROM listed_wallets WHERE wallet = @wallet)::bool AS listed;
+
+-- name: ShowWallet :one
+SELECT w.*, (SELECT count(*) FROM stores s WHERE s.wallet = w.wallet)::bigint AS stores,
+       coalesce((SELECT sum(s.objects) FROM stores s WHERE s.wallet = w.wallet), 0)::bigint AS objects,
+       coalesce((SELECT sum(s.bytes) FROM stores s WHERE s.wallet = w.wallet), 0)::bigint AS bytes,
+       (SELECT max(s.last_written_at) FROM stores s WHERE s.wallet = w.wallet)::timestamptz AS last_written_at
+  FROM wallets w WHERE w.wallet = @wallet AND w.tenant_id = @tenant_id;
+
+-- name: BlockWallet :execrows
+-- First the wallet's row, which keeps it from getting a store meanwhile.
+UPDATE wallets SET blocked = @blocked WHERE wallet = @wallet AND tenant_id = @tenant_id;
+
+-- name: BlockStores :exec
+UPDATE stores SET blocked = @blocked WHERE wallet = @wallet;
+
 -- name: LockControlPlane :exec
 -- One change at a time, until the end of the transaction. Changes would wait for each other anyway, at the
 -- directory's row, but in an order that two of them can deadlock in.
@@ -40,13 +79,15 @@ SELECT pg_advisory_xact_lock(hashtextextended('vss-cloud control plane', 0));
 SELECT FROM tenants WHERE slug = @slug FOR NO KEY UPDATE;
 
 -- name: InsertTenant :one
-INSERT INTO tenants (slug, name, body_limit) VALUES (@slug, @name, @body_limit) RETURNING id;
+INSERT INTO tenants (slug, name) VALUES (@slug, @name) RETURNING id;
 
 -- name: UpdateTenant :exec
 UPDATE tenants
    SET name = coalesce(sqlc.narg(name), name),
        state = coalesce(sqlc.narg(state), state),
-       body_limit = coalesce(sqlc.narg(body_limit), body_limit),
+       enrolment = coalesce(sqlc.narg(enrolment), enrolment),
+       plan = coalesce(sqlc.narg(plan), plan),
+       limits = coalesce(sqlc.narg(limits), limits),
        client_key_gate = coalesce(sqlc.narg(client_key_gate), client_key_gate),
        client_key_header = coalesce(sqlc.narg(client_key_header), client_key_header)
  WHERE id = @id;
