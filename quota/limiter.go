@@ -123,24 +123,6 @@ func (l *Limiter) Enrol(tenant uuid.UUID, from netip.Addr, limits *Limits) Admis
 	return Admission{Verdict: v}
 }
 
-// Attempt asks whether a credential from this address is worth verifying, before any curve arithmetic. Only
-// those that fail count, by [Limiter.Failed], so that wallets behind one address do not hold up each other. It
-// protects this instance's cores, so it is not divided.
-func (l *Limiter) Attempt(from netip.Addr, limits *Limits) Admission {
-	_, now := l.clock()
-	v := l.addresses.peek(AddressKey(from), failures, limits.AddressFailures.Rate(), now)
-	if !v.OK {
-		return Admission{Verdict: v, Reason: AddressRate}
-	}
-	return Admission{Verdict: v}
-}
-
-// Failed counts a credential that did not verify.
-func (l *Limiter) Failed(from netip.Addr, limits *Limits) {
-	_, now := l.clock()
-	l.addresses.take(AddressKey(from), failures, limits.AddressFailures.Rate(), now, 0)
-}
-
 // takeTenant gives each tenant buckets of its own: there are as many as people made.
 func (l *Limiter) takeTenant(tenant uuid.UUID, slot int, r Rate, now, patience time.Duration) Verdict {
 	v, own := l.tenants.take(Key(tenant), slot, r, now, patience)

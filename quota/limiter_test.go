@@ -221,28 +221,6 @@ func TestEnrolmentIsLimitedByTenantAndAddressAndHoldsUpNoWalletThatIsThere(t *te
 	}
 }
 
-func TestOnlyFailuresOfAnAddressCountAgainstIt(t *testing.T) {
-	l, c := limiter()
-	limits := effective(t, nil)
-	attempt := func() Admission { return l.Attempt(home, limits) }
-	if n := admitted(10_000, attempt); n != 10_000 {
-		t.Errorf("%d of 10000 credentials that verify", n)
-	}
-	for range 1000 {
-		l.Failed(home, limits)
-	}
-	if a := attempt(); a.OK || a.Reason != AddressRate {
-		t.Errorf("after 1000 failures: %+v", a)
-	}
-	if a := l.Attempt(netip.MustParseAddr("192.0.2.2"), limits); !a.OK {
-		t.Errorf("its neighbour gets %+v", a)
-	}
-	c.t = c.t.Add(time.Second)
-	if a := attempt(); !a.OK {
-		t.Errorf("a second later: %+v", a)
-	}
-}
-
 func TestAdmitAllocatesNothing(t *testing.T) {
 	l, c := limiter()
 	limits, n := effective(t, nil), 0
@@ -253,8 +231,6 @@ func TestAdmitAllocatesNothing(t *testing.T) {
 		l.Admit(Call{Tenant: acme, Wallet: nth(1), Kind: Write, Limits: limits, Left: time.Second})
 		l.Admit(Call{Tenant: acme, Wallet: nth(n), Kind: Read, Limits: limits, Objects: 0})
 		l.Enrol(acme, home, limits)
-		l.Failed(home, limits)
-		l.Attempt(home, limits)
 	})
 	if allocs != 0 {
 		t.Errorf("%v allocations", allocs)

@@ -27,7 +27,6 @@ type Limits struct {
 
 	Enrolments        Allowance // new wallets of the tenant
 	AddressEnrolments Allowance // of them, from one address
-	AddressFailures   Allowance // credentials that did not verify, from one address
 }
 
 // Allowance is a rate as people set it.
@@ -64,8 +63,8 @@ var allLimits = slices.Concat([]limit{
 	{"bytes_per_store", 1, maxBytes, func(l *Limits) *int64 { return &l.BytesPerStore }},
 	{"bytes_per_tenant", 1, maxBytes, func(l *Limits) *int64 { return &l.BytesPerTenant }},
 	// A full channel monitor can have tens of MiB (CONTRACT section 2). Nobody saves by refusing one.
-	{"value_size", 1 << 20, maxBody, func(l *Limits) *int64 { return &l.ValueSize }},
-	{"body_size", 1 << 20, maxBody, func(l *Limits) *int64 { return &l.BodySize }},
+	{"value_size", 1 << 10, maxBody, func(l *Limits) *int64 { return &l.ValueSize }},
+	{"body_size", 1 << 10, maxBody, func(l *Limits) *int64 { return &l.BodySize }},
 	{"soft_percent", 1, 100, func(l *Limits) *int64 { return &l.SoftPercent }},
 	{"reserve_percent", 1, 1000, func(l *Limits) *int64 { return &l.ReservePercent }},
 },
@@ -77,7 +76,6 @@ var allLimits = slices.Concat([]limit{
 	allowance("tenant_lists", func(l *Limits) *Allowance { return &l.Tenant[List] }),
 	allowance("enrolments", func(l *Limits) *Allowance { return &l.Enrolments }),
 	allowance("address_enrolments", func(l *Limits) *Allowance { return &l.AddressEnrolments }),
-	allowance("address_failures", func(l *Limits) *Allowance { return &l.AddressFailures }),
 )
 
 func allowance(name string, of func(*Limits) *Allowance) []limit {

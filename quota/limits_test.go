@@ -24,7 +24,6 @@ func plan() Values {
 		"tenant_lists_per_minute": 6000, "tenant_lists_burst": 600,
 		"enrolments_per_minute": 60, "enrolments_burst": 100,
 		"address_enrolments_per_minute": 1, "address_enrolments_burst": 10,
-		"address_failures_per_minute": 60, "address_failures_burst": 60,
 	}
 }
 
@@ -46,7 +45,6 @@ func TestATenantsOwnLimitReplacesItsPlans(t *testing.T) {
 		Tenant:            [kinds]Allowance{{60_000, 2000}, {120_000, 2000}, {6000, 600}},
 		Enrolments:        Allowance{60, 100},
 		AddressEnrolments: Allowance{1, 10},
-		AddressFailures:   Allowance{60, 60},
 	}
 	if *l != want {
 		t.Errorf("got %+v\nwant %+v", *l, want)

@@ -42,11 +42,9 @@ const (
 	ways   = 8
 	rows   = 4
 
-	// slots is the number of buckets of a key: one for each kind of call, and then these. No key has both calls
-	// and failures.
+	// slots is the number of buckets of a key: one for each kind of call, and then this.
 	slots      = kinds + 1
 	enrolments = kinds
-	failures   = 0
 )
 
 type shard struct {

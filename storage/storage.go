@@ -57,9 +57,9 @@ type Limits struct {
 	Value   int64   // the largest value that is new or grows, in bytes; 0: no limit
 	Stores  int64   // of the wallet, hard; 0: no limit. Of several first writes at once each may be the last
 
-	// Enrol is asked, before anything is written, whether a wallet may be that has never written. An error is
-	// returned as it is. Nil allows it.
-	Enrol func() error
+	// Begin is asked, before anything is written, whether a store may be that has never been written, and whether it
+	// is a wallet's first. An error is returned as it is. Nil allows it.
+	Begin func(ctx context.Context, newWallet bool) error
 }
 
 // Ceiling is a limit with a reserve: a store that begins has to stay at or below Hard, one that exists at or

@@ -6,7 +6,9 @@ import (
 	"errors"
 	"reflect"
 	"slices"
+	"strings"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
@@ -75,18 +77,47 @@ func (s *Service) change(
 		if len(detail) == 0 {
 			return nil
 		}
-		text, err := json.Marshal(detail)
-		if err != nil {
+		if err := audit(ctx, tx, actor, action, &after.ID, detail); err != nil {
 			return err
 		}
-		return q.InsertAudit(ctx, tx, dbgen.InsertAuditParams{
-			Actor: actor.String(), Action: action, TenantID: &after.ID, Detail: text,
-		})
+		return tellOfKeys(ctx, tx, after.ID, detail)
 	})
 	if err != nil {
 		return nil, translate(err)
 	}
 	return after, nil
+}
+
+// audit writes a row of the audit log.
+func audit(ctx context.Context, tx pgx.Tx, actor Actor, action string, tenant *uuid.UUID, detail any) error {
+	text, err := json.Marshal(detail)
+	if err != nil {
+		return err
+	}
+	return dbgen.New().InsertAudit(ctx, tx, dbgen.InsertAuditParams{
+		Actor: actor.String(), Action: action, TenantID: tenant, Detail: text,
+	})
+}
+
+// tellOfKeys makes an event of a change to what proves who wallets are: whoever makes one can act as any of them.
+func tellOfKeys(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, detail map[string]difference) error {
+	var names []string
+	for name := range detail {
+		if strings.HasPrefix(name, "key:") || strings.HasPrefix(name, "source:") {
+			names = append(names, name)
+		}
+	}
+	if names == nil {
+		return nil
+	}
+	slices.Sort(names)
+	text, err := json.Marshal(map[string]any{"changed": names})
+	if err != nil {
+		return err
+	}
+	return dbgen.New().InsertEvent(ctx, tx, dbgen.InsertEventParams{
+		TenantID: tenant, Kind: "keys_changed", Subject: "", State: "changed", Detail: text,
+	})
 }
 
 // find is the tenant with this slug, or nil.
@@ -107,9 +138,13 @@ func facts(t *Tenant) map[string]any {
 		"slug":              t.Slug,
 		"name":              t.Name,
 		"state":             t.State,
-		"body_limit":        t.BodyLimit,
+		"plan":              t.Plan,
+		"enrolment":         t.Enrolment,
 		"client_key_gate":   t.Gate.State,
 		"client_key_header": t.Gate.Header,
+	}
+	for name, value := range t.Overrides {
+		f["limit:"+name] = value
 	}
 	for _, d := range t.Domains {
 		f["domain:"+d.Host] = map[string]any{"state": d.State, "vouched": d.Vouched}

@@ -195,6 +195,9 @@ func (d *Directory) load(ctx context.Context, last *snapshot) (*snapshot, error)
 			t = last.bySlug[t.Slug]
 			s.all[i] = t
 		} else {
+			if t.fault != "" {
+				d.cfg.Log.Error("a tenant's limits are none, and it has none", "tenant", t.Slug, "plan", t.Plan, "error", t.fault)
+			}
 			t.schemes = prepare(t, issuers, d.cfg.Log)
 		}
 		s.bySlug[t.Slug] = t

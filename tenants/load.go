@@ -2,12 +2,15 @@ package tenants
 
 import (
 	"context"
+	"encoding/json"
+	"fmt"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
+	"github.com/vss-cloud/vss-cloud/quota"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
 
@@ -25,6 +28,10 @@ func load(ctx context.Context, tx dbgen.DBTX, slug *string) ([]*Tenant, error) {
 	var only *uuid.UUID
 	if slug != nil {
 		only = &rows[0].ID
+	}
+	plans, err := loadPlans(ctx, tx)
+	if err != nil {
+		return nil, err
 	}
 	domains, err := q.Domains(ctx, tx, only)
 	if err != nil {
@@ -46,7 +53,9 @@ func load(ctx context.Context, tx dbgen.DBTX, slug *string) ([]*Tenant, error) {
 	all := make([]*Tenant, len(rows))
 	byID := make(map[uuid.UUID]*Tenant, len(rows))
 	for i, row := range rows {
-		all[i] = tenantOf(row)
+		if all[i], err = tenantOf(row, plans); err != nil {
+			return nil, err
+		}
 		byID[row.ID] = all[i]
 	}
 	for _, row := range domains {
@@ -76,16 +85,43 @@ func load(ctx context.Context, tx dbgen.DBTX, slug *string) ([]*Tenant, error) {
 	return all, nil
 }
 
-func tenantOf(row dbgen.Tenant) *Tenant {
-	return &Tenant{
+func tenantOf(row dbgen.Tenant, plans map[string]quota.Values) (*Tenant, error) {
+	t := &Tenant{
 		ID:        row.ID,
 		Slug:      row.Slug,
 		Name:      row.Name,
 		State:     State(row.State),
-		BodyLimit: row.BodyLimit,
+		Plan:      row.Plan,
+		Enrolment: Enrolment(row.Enrolment),
 		Gate:      Gate{State: GateState(row.ClientKeyGate), Header: row.ClientKeyHeader},
 		CreatedAt: row.CreatedAt,
 	}
+	if err := json.Unmarshal(row.Limits, &t.Overrides); err != nil {
+		return nil, fmt.Errorf("the limits of tenant %s: %w", t.Slug, err)
+	}
+	var err error
+	if t.Limits, err = quota.Effective(plans[t.Plan], t.Overrides); err != nil {
+		// By hand: the service takes none. No limits are better than none of the tenant's calls.
+		t.Limits, t.fault = quota.Limits{BodySize: DefaultBodySize}, err.Error()
+	}
+	return t, nil
+}
+
+// loadPlans are the limits of all plans by name.
+func loadPlans(ctx context.Context, tx dbgen.DBTX) (map[string]quota.Values, error) {
+	rows, err := dbgen.New().Plans(ctx, tx)
+	if err != nil {
+		return nil, err
+	}
+	plans := make(map[string]quota.Values, len(rows))
+	for _, row := range rows {
+		var v quota.Values
+		if err := json.Unmarshal(row.Limits, &v); err != nil {
+			return nil, fmt.Errorf("plan %s: %w", row.Name, err)
+		}
+		plans[row.Name] = v
+	}
+	return plans, nil
 }
 
 func domainOf(row dbgen.Domain) Domain {

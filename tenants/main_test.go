@@ -127,6 +127,11 @@ func (p *platform) create(t *testing.T, slug string, domains ...string) *Tenant 
 	return tenant
 }
 
+// limitedTo limits bodies, and so values, to a size.
+func limitedTo(size int64) Change {
+	return Change{Limits: map[string]*int64{"body_size": &size, "value_size": &size}}
+}
+
 func (p *platform) addDomain(t *testing.T, slug, domain string) *Tenant {
 	t.Helper()
 	return done(t)(p.service.AddDomain(t.Context(), root, slug, domain, true))

@@ -1,9 +1,12 @@
 package tenants
 
 import (
+	"cmp"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"strings"
 	"unicode"
@@ -19,12 +22,14 @@ import (
 )
 
 const (
-	// DefaultBodyLimit is that of a tenant for which none was given, in bytes (CONTRACT section 2).
-	DefaultBodyLimit int64 = 100 << 20
+	// DefaultPlan is the one of a tenant for which none was named.
+	DefaultPlan = "standard"
 
-	// MinBodyLimit and MaxBodyLimit are the bounds of a tenant's body limit, in bytes.
-	MinBodyLimit int64 = 1 << 10
-	MaxBodyLimit int64 = 256 << 20
+	// DefaultBodySize is the largest body, in bytes, where limits do not say (CONTRACT section 2).
+	DefaultBodySize int64 = 100 << 20
+
+	// MaxBodySize is the most that limits can say.
+	MaxBodySize int64 = 256 << 20
 )
 
 var (
@@ -88,18 +93,15 @@ func NewService(pool *pgxpool.Pool, cfg ServiceConfig) (*Service, error) {
 
 // NewTenant is a tenant to be created.
 type NewTenant struct {
-	Slug      string
-	Name      string // 1 to 200 characters
-	BodyLimit int64  // in bytes; 0: DefaultBodyLimit
+	Slug string
+	Name string // 1 to 200 characters
+	Plan string // empty: DefaultPlan
 }
 
 // Create makes an active tenant whose wallets prove themselves by signatures (CONTRACT section 4.1), in the
 // namespace "sig". It fails with [ErrNoActor], an [*InvalidError] or [ErrSlugTaken].
 func (s *Service) Create(ctx context.Context, actor Actor, n NewTenant) (*Tenant, error) {
-	if n.BodyLimit == 0 {
-		n.BodyLimit = DefaultBodyLimit
-	}
-	if err := errors.Join(CheckSlug(n.Slug), checkName(n.Name), checkBodyLimit(n.BodyLimit)); err != nil {
+	if err := errors.Join(CheckSlug(n.Slug), checkName(n.Name)); err != nil {
 		return nil, err
 	}
 	return s.change(ctx, actor, "tenant.create", n.Slug, func(tx pgx.Tx, before *Tenant) error {
@@ -107,7 +109,11 @@ func (s *Service) Create(ctx context.Context, actor Actor, n NewTenant) (*Tenant
 			return ErrSlugTaken
 		}
 		q := dbgen.New()
-		id, err := q.InsertTenant(ctx, tx, dbgen.InsertTenantParams{Slug: n.Slug, Name: n.Name, BodyLimit: n.BodyLimit})
+		plan := cmp.Or(n.Plan, DefaultPlan)
+		if err := checkPlan(ctx, tx, plan, nil); err != nil {
+			return err
+		}
+		id, err := q.InsertTenant(ctx, tx, dbgen.InsertTenantParams{Slug: n.Slug, Name: n.Name, Plan: plan})
 		if err != nil {
 			return err
 		}
@@ -119,7 +125,9 @@ func (s *Service) Create(ctx context.Context, actor Actor, n NewTenant) (*Tenant
 type Change struct {
 	Name      *string // 1 to 200 characters
 	State     *State
-	BodyLimit *int64 // in bytes
+	Plan      *string
+	Limits    map[string]*int64 // that are the tenant's own, by name; nil takes one back: the plan's holds again
+	Enrolment *Enrolment
 	Gate      *GateState
 	Header    *string // of client keys: a header's name of up to 64 letters, digits and "-"
 }
@@ -138,8 +146,27 @@ func (s *Service) Set(ctx context.Context, actor Actor, slug string, c Change) (
 		case required && c.Header != nil && t.Gate.State == GateRequired && !strings.EqualFold(*c.Header, t.Gate.Header):
 			return &InvalidError{"client_key_header", "the gate would refuse the apps that send the key in the other header: set it to observed or off first"}
 		}
+		overrides := maps.Clone(t.Overrides)
+		for name, value := range c.Limits {
+			if value == nil {
+				delete(overrides, name)
+			} else {
+				overrides[name] = *value
+			}
+		}
+		plan := t.Plan
+		if c.Plan != nil {
+			plan = *c.Plan
+		}
+		if err := checkPlan(ctx, tx, plan, overrides); err != nil {
+			return err
+		}
+		limits, err := json.Marshal(overrides)
+		if err != nil {
+			return err
+		}
 		return dbgen.New().UpdateTenant(ctx, tx, dbgen.UpdateTenantParams{
-			ID: t.ID, Name: c.Name, State: (*string)(c.State), BodyLimit: c.BodyLimit,
+			ID: t.ID, Name: c.Name, State: (*string)(c.State), Plan: &plan, Limits: limits, Enrolment: (*string)(c.Enrolment),
 			ClientKeyGate: (*string)(c.Gate), ClientKeyHeader: c.Header,
 		})
 	})
@@ -197,8 +224,8 @@ func (c *Change) check() error {
 	if c.State != nil && !c.State.valid() {
 		errs = append(errs, &InvalidError{"state", fmt.Sprintf("must be %s, %s or %s", Active, ReadOnly, Closed)})
 	}
-	if c.BodyLimit != nil {
-		errs = append(errs, checkBodyLimit(*c.BodyLimit))
+	if e := c.Enrolment; e != nil && *e != EnrolmentOpen && *e != EnrolmentClosed && *e != EnrolmentListed {
+		errs = append(errs, &InvalidError{"enrolment", fmt.Sprintf("must be %s, %s or %s", EnrolmentOpen, EnrolmentClosed, EnrolmentListed)})
 	}
 	if g := c.Gate; g != nil && *g != GateOff && *g != GateObserved && *g != GateRequired {
 		errs = append(errs, &InvalidError{"client_key_gate", fmt.Sprintf("must be %s, %s or %s", GateOff, GateObserved, GateRequired)})
@@ -220,16 +247,6 @@ func checkName(name string) error {
 func isName(s string) bool {
 	n := utf8.RuneCountInString(s)
 	return n >= 1 && n <= 200 && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
-}
-
-func checkBodyLimit(limit int64) error {
-	if limit < MinBodyLimit || limit > MaxBodyLimit {
-		return &InvalidError{
-			Field:  "body_limit",
-			Reason: fmt.Sprintf("must be %d to %d bytes", MinBodyLimit, MaxBodyLimit),
-		}
-	}
-	return nil
 }
 
 // translate turns the database's refusals into this package's errors.

@@ -14,6 +14,7 @@ import (
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/vss-cloud/vss-cloud/db"
+	"github.com/vss-cloud/vss-cloud/quota"
 )
 
 func TestANewTenantIsActiveAndItsWalletsSign(t *testing.T) {
@@ -24,7 +25,7 @@ func TestANewTenantIsActiveAndItsWalletsSign(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := &Tenant{
-		ID: created.ID, Slug: "acme", Name: "Acme Wallet Ltd.", State: Active, BodyLimit: 100 << 20,
+		ID: created.ID, Slug: "acme", Name: "Acme Wallet Ltd.", State: Active, Plan: "standard", Overrides: quota.Values{}, Limits: created.Limits, Enrolment: EnrolmentOpen,
 		Sources: []Source{{
 			ID: created.Sources[0].ID, Name: "signature", Kind: Signature, Namespace: "sig", Window: 24 * time.Hour,
 		}},
@@ -38,8 +39,11 @@ func TestANewTenantIsActiveAndItsWalletsSign(t *testing.T) {
 	if err != nil || !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
-	other, err := p.service.Create(t.Context(), root, NewTenant{Slug: "a", Name: "ä", BodyLimit: MaxBodyLimit})
-	if err != nil || other.BodyLimit != 256<<20 {
+	if created.Limits.BodySize != 100<<20 || created.Limits.ReservePercent != 20 {
+		t.Errorf("its limits are %+v", created.Limits)
+	}
+	other, err := p.service.Create(t.Context(), root, NewTenant{Slug: "a", Name: "ä", Plan: "standard"})
+	if err != nil {
 		t.Errorf("got %+v, %v", other, err)
 	}
 	all, err := p.service.List(t.Context())
@@ -59,14 +63,20 @@ func TestASetChangesWhatItNamesAndNothingElse(t *testing.T) {
 	}{
 		{Change{Name: ptr("Other")}, func() { want.Name = "Other" }},
 		{Change{State: ptr(ReadOnly)}, func() { want.State = ReadOnly }},
-		{Change{BodyLimit: ptr(MinBodyLimit)}, func() { want.BodyLimit = 1024 }},
+		{limitedTo(1024), func() {
+			want.Overrides, want.Limits.BodySize, want.Limits.ValueSize = quota.Values{"body_size": 1024, "value_size": 1024}, 1024, 1024
+		}},
+		{Change{Limits: map[string]*int64{"body_size": nil, "value_size": nil, "wallets": ptr(int64(5))}}, func() {
+			want.Overrides, want.Limits.BodySize, want.Limits.ValueSize, want.Limits.Wallets = quota.Values{"wallets": 5}, 100<<20, 100<<20, 5
+		}},
+		{Change{Enrolment: ptr(EnrolmentListed)}, func() { want.Enrolment = EnrolmentListed }},
 		{Change{Gate: ptr(GateObserved)}, func() { want.Gate.State = GateObserved }},
 		{Change{Header: ptr("X-App")}, func() { want.Gate.Header = "X-App" }},
 		{Change{State: ptr(Closed)}, func() { want.State = Closed }},
 		{Change{
-			Name: ptr("Acme"), State: ptr(Active), BodyLimit: ptr(int64(5000)), Gate: ptr(GateOff), Header: ptr("X-Key"),
+			Name: ptr("Acme"), State: ptr(Active), Enrolment: ptr(EnrolmentClosed), Gate: ptr(GateOff), Header: ptr("X-Key"),
 		}, func() {
-			want.Name, want.State, want.BodyLimit, want.Gate = "Acme", Active, 5000, Gate{GateOff, "X-Key"}
+			want.Name, want.State, want.Enrolment, want.Gate = "Acme", Active, EnrolmentClosed, Gate{GateOff, "X-Key"}
 		}},
 		{Change{}, func() {}},
 	} {
@@ -134,9 +144,7 @@ func TestARefusedChangeLeavesNothingBehind(t *testing.T) {
 		{name: "create: name of 201 characters", try: create(root, NewTenant{Slug: "new", Name: strings.Repeat("ä", 201)}), field: "name"},
 		{name: "create: name with NUL", try: create(root, NewTenant{Slug: "new", Name: "a\x00b"}), field: "name"},
 		{name: "create: name not UTF-8", try: create(root, NewTenant{Slug: "new", Name: "\xff"}), field: "name"},
-		{name: "create: negative limit", try: create(root, NewTenant{Slug: "new", Name: "x", BodyLimit: -1}), field: "body_limit"},
-		{name: "create: small limit", try: create(root, NewTenant{Slug: "new", Name: "x", BodyLimit: MinBodyLimit - 1}), field: "body_limit"},
-		{name: "create: large limit", try: create(root, NewTenant{Slug: "new", Name: "x", BodyLimit: MaxBodyLimit + 1}), field: "body_limit"},
+		{name: "create: unknown plan", try: create(root, NewTenant{Slug: "new", Name: "x", Plan: "gold"}), field: "plan"},
 		{name: "create: no actor", try: create(Actor{}, NewTenant{Slug: "new", Name: "x"}), want: ErrNoActor},
 		{name: "create: actor without name", try: create(Actor{Kind: Operator}, NewTenant{Slug: "new", Name: "x"}), want: ErrNoActor},
 		{name: "create: actor without kind", try: create(Actor{Name: "root"}, NewTenant{Slug: "new", Name: "x"}), want: ErrNoActor},
@@ -154,8 +162,12 @@ func TestARefusedChangeLeavesNothingBehind(t *testing.T) {
 		{name: "set: empty name", try: set("acme", Change{Name: ptr(""), State: ptr(Closed)}), field: "name"},
 		{name: "set: unknown state", try: set("acme", with(Change{State: ptr(State("deleted"))})), field: "state"},
 		{name: "set: empty state", try: set("acme", with(Change{State: ptr(State(""))})), field: "state"},
-		{name: "set: limit zero", try: set("acme", with(Change{BodyLimit: ptr(int64(0))})), field: "body_limit"},
-		{name: "set: large limit", try: set("acme", with(Change{BodyLimit: ptr(MaxBodyLimit + 1)})), field: "body_limit"},
+		{name: "set: limit zero", try: set("acme", with(Change{Limits: map[string]*int64{"wallets": ptr(int64(0))}})), field: "wallets"},
+		{name: "set: negative limit", try: set("acme", with(Change{Limits: map[string]*int64{"wallets": ptr(int64(-1))}})), field: "wallets"},
+		{name: "set: enormous limit", try: set("acme", with(limitedTo(MaxBodySize+1))), field: "value_size"},
+		{name: "set: unknown limit", try: set("acme", with(Change{Limits: map[string]*int64{"walets": ptr(int64(1))}})), field: "walets"},
+		{name: "set: unknown plan", try: set("acme", with(Change{Plan: ptr("gold")})), field: "plan"},
+		{name: "set: unknown enrolment", try: set("acme", with(Change{Enrolment: ptr(Enrolment("shut"))})), field: "enrolment"},
 		{name: "source: small window", try: window(time.Minute - 1), field: "window"},
 		{name: "source: large window", try: window(24*time.Hour + time.Second), field: "window"},
 		{name: "source: part of a second", try: window(time.Hour + time.Millisecond), field: "window"},
@@ -207,8 +219,8 @@ func TestAllThatIsWrongWithAChangeIsSaidAtOnce(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	_, err = s.Set(t.Context(), root, "acme", Change{Name: ptr(""), BodyLimit: ptr(int64(1)), Gate: ptr(GateState("shut")), Header: ptr("A B")})
-	for _, part := range []string{"name: ", "body_limit: ", "client_key_gate: ", "client_key_header: "} {
+	_, err = s.Set(t.Context(), root, "acme", Change{Name: ptr(""), Enrolment: ptr(Enrolment("shut")), Gate: ptr(GateState("shut")), Header: ptr("A B")})
+	for _, part := range []string{"name: ", "enrolment: ", "client_key_gate: ", "client_key_header: "} {
 		if err == nil || !strings.Contains(err.Error(), part) {
 			t.Errorf("%q is not in %v", part, err)
 		}
@@ -254,7 +266,7 @@ func TestEveryChangeHasOneAuditRow(t *testing.T) {
 	}
 	step(func() { p.create(t, "acme") }, "operator:root@host tenant.create acme", `{
 		"slug": {"after": "acme"}, "name": {"after": "Tenant acme"}, "state": {"after": "active"},
-		"body_limit": {"after": 104857600}, "client_key_gate": {"after": "off"}, "client_key_header": {"after": "X-Client-Key"},
+		"plan": {"after": "standard"}, "enrolment": {"after": "open"}, "client_key_gate": {"after": "off"}, "client_key_header": {"after": "X-Client-Key"},
 		"source:signature": {"after": {"kind": "signature", "namespace": "sig", "window_seconds": 86400}}}`)
 	step(func() { p.set(t, "acme", Change{State: ptr(ReadOnly)}) }, "operator:root@host tenant.set acme",
 		`{"state": {"before": "active", "after": "read_only"}}`)
@@ -269,10 +281,10 @@ func TestEveryChangeHasOneAuditRow(t *testing.T) {
 	step(func() { done(t)(p.service.RemoveDomain(t.Context(), root, "acme", "a.com")) }, "operator:root@host domain.remove acme",
 		`{"domain:a.com": {"before": {"state": "verified", "vouched": true}}}`)
 	step(func() {
-		if _, err := p.service.Set(t.Context(), Actor{System, "demo"}, "acme", Change{BodyLimit: ptr(int64(2048))}); err != nil {
+		if _, err := p.service.Set(t.Context(), Actor{System, "demo"}, "acme", Change{Limits: map[string]*int64{"wallets": ptr(int64(2048))}}); err != nil {
 			t.Fatal(err)
 		}
-	}, "system:demo tenant.set acme", `{"body_limit": {"before": 104857600, "after": 2048}}`)
+	}, "system:demo tenant.set acme", `{"limit:wallets": {"after": 2048}}`)
 
 	// What changes nothing is no change.
 	p.set(t, "acme", Change{})
@@ -440,7 +452,8 @@ func TestEveryKindOfChangeHasALaterGeneration(t *testing.T) {
 	grows("create", func() { p.create(t, "acme") })
 	grows("name", func() { p.set(t, "acme", Change{Name: ptr("x")}) })
 	grows("state", func() { p.set(t, "acme", Change{State: ptr(Closed)}) })
-	grows("body limit", func() { p.set(t, "acme", Change{BodyLimit: ptr(int64(4096))}) })
+	grows("limit", func() { p.set(t, "acme", limitedTo(4096)) })
+	grows("enrolment", func() { p.set(t, "acme", Change{Enrolment: ptr(EnrolmentClosed)}) })
 	grows("window", func() {
 		done(t)(p.service.SetSource(t.Context(), root, "acme", "signature", SourceChange{Window: ptr(time.Hour)}))
 	})
@@ -457,6 +470,7 @@ func TestEveryKindOfChangeHasALaterGeneration(t *testing.T) {
 		"DELETE FROM credential_sources",
 		"TRUNCATE credential_sources CASCADE",
 		"DELETE FROM tenants WHERE slug = 'hand'",
+		"UPDATE plans SET limits = limits",
 	} {
 		grows(statement, func() { p.sql(t, statement) })
 	}

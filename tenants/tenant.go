@@ -14,6 +14,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/vss-cloud/vss-cloud/quota"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
 
@@ -24,14 +25,18 @@ type Tenant struct {
 	Slug       string // in base URLs and host names, for ever (see [CheckSlug])
 	Name       string // for people
 	State      State
-	BodyLimit  int64       // the largest request body, in bytes
-	Domains    []Domain    // its own host names, by name
-	Sources    []Source    // what proves who its wallets are, by name; without those that were removed
-	Removed    []Source    // those
-	Gate       Gate        // what a call needs in addition
-	ClientKeys []ClientKey // for the gate, oldest first
+	Plan       string
+	Overrides  quota.Values // limits in which it differs from its plan
+	Limits     quota.Limits // those of both
+	Enrolment  Enrolment    // who may become a wallet
+	Domains    []Domain     // its own host names, by name
+	Sources    []Source     // what proves who its wallets are, by name; without those that were removed
+	Removed    []Source     // those
+	Gate       Gate         // what a call needs in addition
+	ClientKeys []ClientKey  // for the gate, oldest first
 	CreatedAt  time.Time
 
+	fault   string   // why Limits are not those of the plan
 	schemes *schemes // of a tenant of a [Directory]
 }
 
@@ -46,6 +51,15 @@ const (
 )
 
 func (s State) valid() bool { return s == Active || s == ReadOnly || s == Closed }
+
+// Enrolment is who may become a wallet of a tenant by a first write. Who is one already stays one.
+type Enrolment string
+
+const (
+	EnrolmentOpen   Enrolment = "open"   // anybody, up to the limit of wallets
+	EnrolmentClosed Enrolment = "closed" // nobody
+	EnrolmentListed Enrolment = "listed" // whoever is on the tenant's list
+)
 
 // Source is one way in which wallets of a tenant prove who they are.
 type Source struct {

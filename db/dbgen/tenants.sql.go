@@ -417,16 +417,17 @@ func (q *Queries) InsertSourceKey(ctx context.Context, db DBTX, arg InsertSource
 }
 
 const InsertTenant = `-- name: InsertTenant :one
-INSERT INTO tenants (slug, name) VALUES ($1, $2) RETURNING id
+INSERT INTO tenants (slug, name, plan) VALUES ($1, $2, $3) RETURNING id
 `
 
 type InsertTenantParams struct {
 	Slug string
 	Name string
+	Plan string
 }
 
 func (q *Queries) InsertTenant(ctx context.Context, db DBTX, arg InsertTenantParams) (uuid.UUID, error) {
-	row := db.QueryRow(ctx, InsertTenant, arg.Slug, arg.Name)
+	row := db.QueryRow(ctx, InsertTenant, arg.Slug, arg.Name, arg.Plan)
 	var id uuid.UUID
 	err := row.Scan(&id)
 	return id, err
@@ -533,7 +534,7 @@ const ShowWallet = `-- name: ShowWallet :one
 SELECT w.wallet, w.tenant_id, w.namespace, w.subject, w.enrolled_at, w.blocked, (SELECT count(*) FROM stores s WHERE s.wallet = w.wallet)::bigint AS stores,
        coalesce((SELECT sum(s.objects) FROM stores s WHERE s.wallet = w.wallet), 0)::bigint AS objects,
        coalesce((SELECT sum(s.bytes) FROM stores s WHERE s.wallet = w.wallet), 0)::bigint AS bytes,
-       (SELECT max(s.last_written_at) FROM stores s WHERE s.wallet = w.wallet)::timestamptz AS last_written_at
+       coalesce((SELECT max(s.last_written_at) FROM stores s WHERE s.wallet = w.wallet), w.enrolled_at)::timestamptz AS last_written_at
   FROM wallets w WHERE w.wallet = $1 AND w.tenant_id = $2
 `
 

@@ -59,7 +59,7 @@ SELECT EXISTS (SELECT FROM listed_wallets WHERE wallet = @wallet)::bool AS liste
 SELECT w.*, (SELECT count(*) FROM stores s WHERE s.wallet = w.wallet)::bigint AS stores,
        coalesce((SELECT sum(s.objects) FROM stores s WHERE s.wallet = w.wallet), 0)::bigint AS objects,
        coalesce((SELECT sum(s.bytes) FROM stores s WHERE s.wallet = w.wallet), 0)::bigint AS bytes,
-       (SELECT max(s.last_written_at) FROM stores s WHERE s.wallet = w.wallet)::timestamptz AS last_written_at
+       coalesce((SELECT max(s.last_written_at) FROM stores s WHERE s.wallet = w.wallet), w.enrolled_at)::timestamptz AS last_written_at
   FROM wallets w WHERE w.wallet = @wallet AND w.tenant_id = @tenant_id;
 
 -- name: BlockWallet :execrows
@@ -79,7 +79,7 @@ SELECT pg_advisory_xact_lock(hashtextextended('vss-cloud control plane', 0));
 SELECT FROM tenants WHERE slug = @slug FOR NO KEY UPDATE;
 
 -- name: InsertTenant :one
-INSERT INTO tenants (slug, name) VALUES (@slug, @name) RETURNING id;
+INSERT INTO tenants (slug, name, plan) VALUES (@slug, @name, @plan) RETURNING id;
 
 -- name: UpdateTenant :exec
 UPDATE tenants

@@ -24,6 +24,11 @@ func (s *Store) Get(ctx context.Context, ks storage.Keyspace, key string, admit 
 	}
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
+	leave, err := s.enter(ctx, ks, Read)
+	if err != nil {
+		return storage.Object{}, err
+	}
+	defer leave()
 	return again(ctx, func() (storage.Object, error) { return s.get(ctx, uuid.UUID(ks.Store()), key, admit) })
 }
 
@@ -103,6 +108,11 @@ func (s *Store) List(ctx context.Context, ks storage.Keyspace, req storage.ListR
 	}
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
+	leave, err := s.enter(ctx, ks, List)
+	if err != nil {
+		return storage.Page{}, err
+	}
+	defer leave()
 
 	rows, err := again(ctx, func() ([]dbgen.ListObjectsRow, error) {
 		conn, err := s.pool.Acquire(ctx)

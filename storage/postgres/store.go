@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
@@ -23,10 +24,24 @@ type Config struct {
 	// MaxPageSize is the most keys a page of a list holds. Zero: 100 (CONTRACT section 2).
 	MaxPageSize int
 
+	// Enter is asked for a place before a call of a tenant holds a connection, and its answer called after that. A
+	// place is given back within the call's deadline. Nil: writes may hold three quarters of the pool, and reads the
+	// rest at least.
+	Enter func(ctx context.Context, tenant uuid.UUID, kind Kind) (leave func(), err error)
+
 	// AllowDataLoss lets writes onto a server that may lose what it acknowledged: fsync, full_page_writes or
 	// synchronous_commit is off. Without it they are refused (CONTRACT section 6). For tests.
 	AllowDataLoss bool
 }
+
+// Kind is what a call does to the database.
+type Kind uint8
+
+const (
+	Write Kind = iota
+	Read
+	List
+)
 
 // inline is the size in bytes up to which a value is read along with the question whether it exists. A
 // larger one is announced to storage.Admit first.
@@ -47,7 +62,7 @@ type Store struct {
 	queries     *dbgen.Queries
 	clock       clock
 	turns       turns
-	writes      chan struct{} // a place for each write that may hold a connection
+	places      func(ctx context.Context, tenant uuid.UUID, kind Kind) (leave func(), err error)
 	large       chan struct{} // and for the one large write
 	timeout     time.Duration
 	maxPageSize int
@@ -64,10 +79,19 @@ func New(pool *pgxpool.Pool, cfg Config) *Store {
 	if cfg.MaxPageSize == 0 {
 		cfg.MaxPageSize = 100
 	}
+	if cfg.Enter == nil {
+		// Writes wait for locks, and for a standby that may be gone; reads must still find a connection.
+		writes := make(chan struct{}, max(1, pool.Config().MaxConns*3/4))
+		cfg.Enter = func(ctx context.Context, _ uuid.UUID, kind Kind) (func(), error) {
+			if kind != Write {
+				return func() {}, nil
+			}
+			return place(ctx, writes)
+		}
+	}
 	return &Store{
 		pool: pool, queries: dbgen.New(), timeout: cfg.Timeout, maxPageSize: cfg.MaxPageSize, lossy: cfg.AllowDataLoss,
-		// Writes wait for locks, and for a standby that may be gone; reads must still find a connection.
-		writes: make(chan struct{}, max(1, pool.Config().MaxConns*3/4)),
+		places: cfg.Enter,
 		large:  make(chan struct{}, 1),
 	}
 }
@@ -119,6 +143,15 @@ func (s *Store) ask(ctx context.Context, conn *pgxpool.Conn) (now time.Time, err
 			storage.ErrUnavailable, row.Fsync, row.FullPageWrites, row.SynchronousCommit)
 	}
 	return row.Now, nil
+}
+
+// enter takes the call's place.
+func (s *Store) enter(ctx context.Context, ks storage.Keyspace, kind Kind) (leave func(), err error) {
+	leave, err = s.places(ctx, ks.Owner().Tenant, kind)
+	if err != nil && ctx.Err() != nil {
+		err = translate(ctx.Err())
+	}
+	return leave, err
 }
 
 // place takes a place in one of the store's bounds, or fails when ctx ends first.

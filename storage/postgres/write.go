@@ -115,7 +115,7 @@ func (s *Store) put(ctx context.Context, ks storage.Keyspace, batch storage.Batc
 		}
 		defer leave()
 	}
-	leave, err := place(ctx, s.writes)
+	leave, err := s.enter(ctx, ks, Write)
 	if err != nil {
 		return result{}, err
 	}
@@ -304,17 +304,17 @@ func (s *Store) alone(ctx context.Context, w *write, first bool) (result, error)
 
 // begins says whether a store may be that has never been written, and its wallet.
 func (s *Store) begins(ctx context.Context, conn *pgxpool.Conn, w *write) error {
-	if w.limits.Enrol == nil && w.limits.Stores == 0 {
+	if w.limits.Begin == nil && w.limits.Stores == 0 {
 		return nil
 	}
 	standing, err := dbgen.New().Standing(ctx, conn, uuid.UUID(w.ks.Wallet()))
 	switch {
 	case err != nil:
 		return translate(err)
-	case !standing.Known && w.limits.Enrol != nil:
-		return w.limits.Enrol()
 	case w.limits.Stores != 0 && standing.Stores >= w.limits.Stores:
 		return &storage.ExceededError{Limit: "stores_per_wallet", Used: standing.Stores + 1, Allowed: w.limits.Stores}
+	case w.limits.Begin != nil:
+		return w.limits.Begin(ctx, !standing.Known)
 	}
 	return nil
 }

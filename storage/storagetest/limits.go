@@ -1,9 +1,11 @@
 package storagetest
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -70,7 +72,7 @@ func testLimits(t *testing.T, s *suite) {
 		c.wantPut(nil, writes(sized("a", 0, 100), sized("b", 0, 100), sized("c", 0, 100)))
 		l := storage.Limits{
 			Objects: storage.Ceiling{Hard: 1, Last: 1}, Bytes: storage.Ceiling{Hard: 1, Last: 1}, Value: 1, Stores: 1,
-			Enrol: func() error { return errors.New("asked though the wallet is known") },
+			Begin: func(context.Context, bool) error { return errors.New("asked though the store is known") },
 		}
 		for _, put := range []struct {
 			what string
@@ -126,26 +128,29 @@ func testLimits(t *testing.T, s *suite) {
 		stores[2].wantDelete("a", -1)
 	})
 
-	s.that(t, "a wallet that has never written is asked for, once, and leaves nothing where it is refused", func(t *testing.T, c client) {
-		asked, closed := 0, errors.New("enrolment is closed")
-		l := storage.Limits{Enrol: func() error { asked++; return closed }}
+	s.that(t, "a store that has never been written is asked for, once, and leaves nothing where it is refused", func(t *testing.T, c client) {
+		var asked []bool
+		closed := errors.New("enrolment is closed")
+		answer := closed
+		l := storage.Limits{Begin: func(_ context.Context, newWallet bool) error { asked = append(asked, newWallet); return answer }}
 		_, err := c.putWithin(writes(object("a", 0)), l)
 		wantErr(t, closed, err)
-		if got := c.recount(); got.Known || asked != 1 {
-			t.Errorf("asked %d times, and on record is %+v", asked, got)
+		if c.recount().Known {
+			t.Error("the refused wallet is on record")
 		}
 		c.wantDelete("a", -1)
 		_, err = c.get("a")
 		wantErr(t, storage.ErrNoSuchKey, err)
-		c.wantPut(nil, writes(object("a", 0)))
+		answer = nil
+		c.wantWritten(storage.Written{Objects: 1, Bytes: 2, NewWallet: true}, writes(object("a", 0)), l)
 		c.wantWritten(storage.Written{Objects: 2, Bytes: 4}, writes(object("b", 0)), l)
 		ks, err := storage.NewKeyspace(c.ks.Owner(), "another store")
 		if err != nil {
 			t.Fatal(err)
 		}
 		c.in(ks).wantWritten(storage.Written{Objects: 1, Bytes: 2}, writes(object("a", 0)), l)
-		if asked != 1 {
-			t.Errorf("asked %d times, also for a wallet that is known", asked)
+		if want := []bool{true, true, false}; !slices.Equal(asked, want) {
+			t.Errorf("asked of new wallets: %v, want %v", asked, want)
 		}
 	})
 

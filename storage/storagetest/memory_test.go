@@ -243,10 +243,10 @@ func (m *memory) begins(s *memoryStore, l storage.Limits) (newWallet bool, err e
 		}
 	}
 	switch {
-	case stores == 0 && l.Enrol != nil:
-		return true, l.Enrol()
 	case l.Stores != 0 && stores >= l.Stores && fault != "ignores limits":
 		return false, &storage.ExceededError{Limit: "stores_per_wallet", Used: stores + 1, Allowed: l.Stores}
+	case l.Begin != nil:
+		return stores == 0, l.Begin(context.Background(), stores == 0)
 	}
 	return stores == 0, nil
 }

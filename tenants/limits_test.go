@@ -1,0 +1,152 @@
+package tenants
+
+import (
+	"fmt"
+	"maps"
+	"reflect"
+	"testing"
+
+	"github.com/google/uuid"
+
+	"github.com/vss-cloud/vss-cloud/quota"
+)
+
+func TestATenantHasTheLimitsOfItsPlanButForItsOwn(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	plans, err := p.service.Plans(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	small := maps.Clone(plans["standard"])
+	small["wallets"], small["objects_per_store"] = 10, 1000
+	if err := p.service.SavePlan(t.Context(), root, "small", small); err != nil {
+		t.Fatal(err)
+	}
+	five := int64(5)
+	after := p.set(t, "acme", Change{Plan: ptr("small"), Limits: map[string]*int64{"wallets": &five}})
+	if after.Limits.Wallets != 5 || after.Limits.ObjectsPerStore != 1000 || after.Plan != "small" {
+		t.Errorf("got %+v", after.Limits)
+	}
+	small["objects_per_store"] = 7
+	if err := p.service.SavePlan(t.Context(), root, "small", small); err != nil {
+		t.Fatal(err)
+	}
+	if got := p.known(t, "acme").Limits; got.Wallets != 5 || got.ObjectsPerStore != 7 {
+		t.Errorf("got %+v", got)
+	}
+	wantInvalid(t, p.service.DeletePlan(t.Context(), root, "small"), "plan") // it is in use
+	p.set(t, "acme", Change{Plan: ptr("standard"), Limits: map[string]*int64{"wallets": nil}})
+	if err := p.service.DeletePlan(t.Context(), root, "small"); err != nil {
+		t.Error(err)
+	}
+	wantError(t, p.service.DeletePlan(t.Context(), root, "small"), ErrNotFound)
+	if n := query[int](t, p, "SELECT count(*) FROM audit_log WHERE tenant_id IS NULL AND action LIKE 'plan.%'"); n != 3 {
+		t.Errorf("%d audit rows of plans", n)
+	}
+}
+
+func TestAPlanSaysEveryLimitInBounds(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	plans, err := p.service.Plans(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range quota.Names() {
+		for what, value := range map[string]int64{"zero": 0, "negative": -1, "enormous": 1 << 62} {
+			bad := maps.Clone(plans["standard"])
+			bad[name] = value
+			if err := p.service.SavePlan(t.Context(), root, "bad", bad); err == nil {
+				t.Errorf("%s: %s was taken", name, what)
+			} else {
+				wantInvalid(t, err, name)
+			}
+		}
+		missing := maps.Clone(plans["standard"])
+		delete(missing, name)
+		wantInvalid(t, p.service.SavePlan(t.Context(), root, "bad", missing), name)
+	}
+	wantError(t, p.service.SavePlan(t.Context(), Actor{}, "x", plans["standard"]), ErrNoActor)
+	wantInvalid(t, p.service.SavePlan(t.Context(), root, "Bad Name", plans["standard"]), "plan")
+	if after, err := p.service.Plans(t.Context()); err != nil || !reflect.DeepEqual(plans, after) {
+		t.Errorf("there are %v, %v", after, err)
+	}
+
+	// A plan cannot change under a tenant into what does not fit the tenant's own limits.
+	p.create(t, "acme")
+	p.set(t, "acme", Change{Limits: map[string]*int64{"value_size": ptr(int64(50 << 20))}})
+	changed := maps.Clone(plans["standard"])
+	changed["body_size"], changed["value_size"] = 10<<20, 10<<20
+	wantInvalid(t, p.service.SavePlan(t.Context(), root, "standard", changed), "plan")
+}
+
+func TestWalletsAreBlockedAndListedBySubject(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	tenant := p.create(t, "acme")
+	p.create(t, "rival")
+	id, _, err := tenant.wallet("signature", keyOne)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = p.service.Wallet(t.Context(), "acme", "signature", keyOne)
+	wantError(t, err, ErrNotFound)
+	wantError(t, p.service.BlockWallet(t.Context(), root, "acme", "signature", keyOne, true), ErrNotFound)
+	p.sql(t, "INSERT INTO wallets (wallet, tenant_id, namespace, subject) VALUES ($1, $2, 'sig', $3)", uuid.UUID(id), tenant.ID, keyOne)
+	p.sql(t, "INSERT INTO stores (store, wallet, store_id, objects, bytes) VALUES (gen_random_uuid(), $1, 'a', 3, 40), (gen_random_uuid(), $1, 'b', 1, 2)", uuid.UUID(id))
+	for _, block := range []bool{true, false, true} {
+		if err := p.service.BlockWallet(t.Context(), root, "acme", "signature", keyOne, block); err != nil {
+			t.Fatal(err)
+		}
+		info, err := p.service.Wallet(t.Context(), "acme", "signature", keyOne)
+		if err != nil || info.Blocked != block || info.Stores != 2 || info.Objects != 4 || info.Bytes != 42 {
+			t.Errorf("got %+v, %v", info, err)
+		}
+		if n := query[int](t, p, "SELECT count(*) FROM stores WHERE blocked = $1", block); n != 2 {
+			t.Errorf("%d stores are as their wallet", n)
+		}
+	}
+	wantError(t, p.service.BlockWallet(t.Context(), root, "rival", "signature", keyOne, false), ErrNotFound)
+	if n := query[int](t, p, "SELECT count(*) FROM audit_log WHERE action = 'wallet.block' AND detail::text LIKE '%' || $1 || '%'", id.String()); n != 3 {
+		t.Errorf("%d audit rows", n)
+	}
+
+	var subjects []string
+	for i := range 1000 {
+		subjects = append(subjects, fmt.Sprint("subject ", i))
+	}
+	for _, step := range []struct {
+		listed bool
+		want   int64
+	}{{true, 1000}, {true, 0}, {false, 1000}, {false, 0}} {
+		n, err := p.service.ListWallets(t.Context(), root, "acme", "signature", subjects, step.listed)
+		if err != nil || n != step.want {
+			t.Errorf("%+v: changed %d, %v", step, n, err)
+		}
+	}
+	_, err = p.service.ListWallets(t.Context(), root, "acme", "signature", []string{"good", "", "good too"}, true)
+	wantInvalid(t, err, "subject")
+	_, err = p.service.ListWallets(t.Context(), root, "acme", "nobody", []string{"x"}, true)
+	wantError(t, err, ErrNotFound)
+	if n := query[int](t, p, "SELECT count(*) FROM listed_wallets"); n != 0 {
+		t.Errorf("%d are listed", n)
+	}
+}
+
+func TestAChangeOfKeysIsAnEvent(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	before := query[int](t, p, "SELECT count(*) FROM events")
+	p.set(t, "acme", Change{Name: ptr("x")})
+	p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
+	done(t)(p.service.RotateKey(t.Context(), root, "acme", "lnurl", false))
+	if n := query[int](t, p, "SELECT count(*) FROM events WHERE kind = 'keys_changed'"); n != before+2 {
+		t.Errorf("%d events, %d before two changes", n, before)
+	}
+	if text := query[string](t, p, "SELECT string_agg(detail::text, '') FROM events"); len(text) == 0 {
+		t.Error("the event says nothing")
+	}
+}

@@ -1,0 +1,121 @@
+package tenants
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+
+	"github.com/vss-cloud/vss-cloud/db/dbgen"
+	"github.com/vss-cloud/vss-cloud/quota"
+)
+
+// Plans are the limits of all plans by name.
+func (s *Service) Plans(ctx context.Context) (map[string]quota.Values, error) {
+	return loadPlans(ctx, s.pool)
+}
+
+// SavePlan makes or changes a plan, which must say every limit, in bounds, together with what its tenants have of
+// their own. Limits may be below what is in use: see [quota.Ceilings.Decide]. It fails with [ErrNoActor] or an
+// [*InvalidError] that names the limit.
+func (s *Service) SavePlan(ctx context.Context, actor Actor, name string, limits quota.Values) error {
+	if reason := checkLabel(name); reason != "" {
+		return &InvalidError{"plan", reason}
+	}
+	if _, err := quota.Effective(limits, nil); err != nil {
+		return limitError(err)
+	}
+	text, err := json.Marshal(limits)
+	if err != nil {
+		return err
+	}
+	return s.changePlan(ctx, actor, "plan.save", name, func(tx pgx.Tx) error {
+		all, err := load(ctx, tx, nil)
+		if err != nil {
+			return err
+		}
+		for _, t := range all {
+			if _, err := quota.Effective(limits, t.Overrides); t.Plan == name && err != nil {
+				return &InvalidError{"plan", fmt.Sprintf("does not fit what tenant %s has of its own: %v", t.Slug, err)}
+			}
+		}
+		return dbgen.New().SavePlan(ctx, tx, dbgen.SavePlanParams{Name: name, Limits: text})
+	})
+}
+
+// DeletePlan deletes a plan that no tenant has. It fails with [ErrNoActor], [ErrNotFound] or an [*InvalidError].
+func (s *Service) DeletePlan(ctx context.Context, actor Actor, name string) error {
+	err := s.changePlan(ctx, actor, "plan.delete", name, func(tx pgx.Tx) error {
+		n, err := dbgen.New().DeletePlan(ctx, tx, name)
+		if err == nil && n == 0 {
+			err = noPlan(name)
+		}
+		return err
+	})
+	if e, ok := errors.AsType[*pgconn.PgError](err); ok && e.Code == "23503" { // foreign_key_violation
+		return &InvalidError{"plan", "is in use: give its tenants another one first"}
+	}
+	return err
+}
+
+func noPlan(name string) error { return fmt.Errorf("%w: there is no plan %.80q", errNoSuch, name) }
+
+// changePlan is [Service.change] for plans.
+func (s *Service) changePlan(ctx context.Context, actor Actor, action, name string, apply func(tx pgx.Tx) error) error {
+	if err := actor.authorize(); err != nil {
+		return err
+	}
+	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
+		if err := dbgen.New().LockControlPlane(ctx, tx); err != nil {
+			return err
+		}
+		before, err := loadPlans(ctx, tx)
+		if err != nil {
+			return err
+		}
+		if err := apply(tx); err != nil {
+			return err
+		}
+		after, err := loadPlans(ctx, tx)
+		if err != nil {
+			return err
+		}
+		detail := compare(planFacts(name, before[name]), planFacts(name, after[name]))
+		if len(detail) == 0 {
+			return nil
+		}
+		return audit(ctx, tx, actor, action, nil, detail)
+	})
+}
+
+func planFacts(name string, limits quota.Values) map[string]any {
+	f := map[string]any{}
+	for limit, value := range limits {
+		f["plan:"+name+":"+limit] = value
+	}
+	return f
+}
+
+// checkPlan says with an [*InvalidError] why a tenant cannot have the plan with these limits of its own.
+func checkPlan(ctx context.Context, tx pgx.Tx, name string, overrides quota.Values) error {
+	plans, err := loadPlans(ctx, tx)
+	if err != nil {
+		return err
+	}
+	limits, ok := plans[name]
+	if !ok {
+		return &InvalidError{"plan", fmt.Sprintf("there is no plan %.80q", name)}
+	}
+	_, err = quota.Effective(limits, overrides)
+	return limitError(err)
+}
+
+func limitError(err error) error {
+	if e, ok := errors.AsType[*quota.InvalidError](err); ok {
+		return &InvalidError{Field: e.Field, Reason: e.Reason}
+	}
+	return err
+}
