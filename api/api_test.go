@@ -230,6 +230,11 @@ func (p *platform) create(t testing.TB, slug string, domains ...string) {
 	}
 }
 
+// limitedTo limits bodies, and so values, to a size.
+func limitedTo(size int64) tenants.Change {
+	return tenants.Change{Limits: map[string]*int64{"body_size": &size, "value_size": &size}}
+}
+
 // addDomain gives a tenant a domain, which the server knows of when it returns.
 func (p *platform) addDomain(t testing.TB, slug, domain string) {
 	t.Helper()

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/protobuf/proto"
 
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
+	"github.com/vss-cloud/vss-cloud/quota"
 	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/tenants"
 )
@@ -24,6 +25,8 @@ import (
 type scope struct {
 	keyspace storage.Keyspace
 	memory   *share
+	visitor  *visitor
+	event    *event
 }
 
 // request is a decoded message of one of the four calls.
@@ -34,7 +37,8 @@ type request[T any] interface {
 }
 
 // call makes the handler of one of the contract's calls. Everything they have in common is here, once.
-func call[T any, R request[T]](s *Server, name string, writes bool, do func(context.Context, scope, R) (proto.Message, error)) http.HandlerFunc {
+func call[T any, R request[T]](s *Server, name string, kind quota.Kind, do func(context.Context, scope, R) (proto.Message, error)) http.HandlerFunc {
+	writes := kind == quota.Write
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), s.cfg.Timeout)
 		defer cancel()
@@ -55,15 +59,21 @@ func call[T any, R request[T]](s *Server, name string, writes bool, do func(cont
 			if err != nil {
 				return nil, err
 			}
-			e.tenant = tenant.Slug
+			e.tenant, e.tenantID = tenant.Slug, tenant.ID
 			if err := tenant.Refuses(writes); err != nil {
 				return nil, err
 			}
-			caller, err := s.cfg.Auth.Authenticate(ctx, tenant, r.Header, middleware.GetClientIPAddr(ctx))
+			from := middleware.GetClientIPAddr(ctx)
+			caller, err := s.cfg.Auth.Authenticate(ctx, tenant, r.Header, from)
 			if err != nil {
 				return nil, err
 			}
-			body, err := readBody(w, r, tenant.BodyLimit, held)
+			visitor, err := s.admit(ctx, caller, from, kind)
+			if err != nil {
+				return nil, err
+			}
+			e.visitor, e.wallet = visitor, visitor.wallet.String()
+			body, err := readBody(w, r, tenant.Limits.BodySize, held)
 			e.received = int64(len(body))
 			if err != nil {
 				return nil, err
@@ -77,13 +87,20 @@ func call[T any, R request[T]](s *Server, name string, writes bool, do func(cont
 			if err != nil {
 				return nil, err
 			}
-			e.wallet = ks.Wallet().String()
 			if writes && departed(ctx) {
 				return nil, context.Canceled
 			}
-			m, err := do(ctx, scope{ks, held}, req)
+			m, err := do(ctx, scope{ks, held, visitor, e}, req)
+			if errors.Is(err, storage.ErrNoSuchKey) || err == nil && nothing(m) {
+				if refusal := visitor.foundNothing(ctx); refusal != nil {
+					return nil, refusal
+				}
+			}
 			if err != nil {
 				return nil, err
+			}
+			if !writes && !nothing(m) {
+				visitor.known()
 			}
 			reply := encode(m)
 			// Slow readers must not pile up answers. Never refuses a write that is done: its answer is empty.
@@ -99,7 +116,7 @@ func call[T any, R request[T]](s *Server, name string, writes bool, do func(cont
 }
 
 func (s *Server) getObject() http.HandlerFunc {
-	return call(s, "getObject", false, func(ctx context.Context, sc scope, req *vsspb.GetObjectRequest) (proto.Message, error) {
+	return call(s, "getObject", quota.Read, func(ctx context.Context, sc scope, req *vsspb.GetObjectRequest) (proto.Message, error) {
 		o, err := s.cfg.Store.Get(ctx, sc.keyspace, req.GetKey(), sc.memory.fit)
 		if err != nil {
 			return nil, err
@@ -109,7 +126,7 @@ func (s *Server) getObject() http.HandlerFunc {
 }
 
 func (s *Server) putObjects() http.HandlerFunc {
-	return call(s, "putObjects", true, func(ctx context.Context, sc scope, req *vsspb.PutObjectRequest) (proto.Message, error) {
+	return call(s, "putObjects", quota.Write, func(ctx context.Context, sc scope, req *vsspb.PutObjectRequest) (proto.Message, error) {
 		if len(req.GetTransactionItems())+len(req.GetDeleteItems()) == 0 && req.GlobalVersion == nil {
 			// Not "saved": it is what is left of a put whose body was lost on the way.
 			return nil, &badRequest{"a put without items and without a global_version"}
@@ -125,20 +142,25 @@ func (s *Server) putObjects() http.HandlerFunc {
 		for i, item := range req.GetDeleteItems() {
 			batch.Deletes[i] = storage.KeyVersion{Key: item.GetKey(), Version: item.GetVersion()}
 		}
-		_, err := s.cfg.Store.Put(ctx, sc.keyspace, batch, storage.Limits{})
-		return &vsspb.PutObjectResponse{}, err
+		written, err := s.cfg.Store.Put(ctx, sc.keyspace, batch, sc.visitor.limits())
+		if err != nil {
+			return nil, err
+		}
+		sc.visitor.wrote(sc.keyspace.Store(), written)
+		sc.event.enrolled = written.NewWallet
+		return &vsspb.PutObjectResponse{}, nil
 	})
 }
 
 func (s *Server) deleteObject() http.HandlerFunc {
-	return call(s, "deleteObject", true, func(ctx context.Context, sc scope, req *vsspb.DeleteObjectRequest) (proto.Message, error) {
+	return call(s, "deleteObject", quota.Write, func(ctx context.Context, sc scope, req *vsspb.DeleteObjectRequest) (proto.Message, error) {
 		item := storage.KeyVersion{Key: req.GetKeyValue().GetKey(), Version: req.GetKeyValue().GetVersion()}
 		return &vsspb.DeleteObjectResponse{}, s.cfg.Store.Delete(ctx, sc.keyspace, item)
 	})
 }
 
 func (s *Server) listKeyVersions() http.HandlerFunc {
-	return call(s, "listKeyVersions", false, func(ctx context.Context, sc scope, req *vsspb.ListKeyVersionsRequest) (proto.Message, error) {
+	return call(s, "listKeyVersions", quota.List, func(ctx context.Context, sc scope, req *vsspb.ListKeyVersionsRequest) (proto.Message, error) {
 		page, err := s.cfg.Store.List(ctx, sc.keyspace, storage.ListRequest{
 			Prefix:   req.GetKeyPrefix(),
 			PageSize: int(req.GetPageSize()),
@@ -215,7 +237,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, held *share) 
 // error that it retries. Who waits for "100 Continue" has not sent anything and is told at once.
 func discardBody(r *http.Request) {
 	if r.Header.Get("Expect") == "" {
-		_, _ = io.CopyN(io.Discard, r.Body, 2*tenants.MaxBodyLimit)
+		_, _ = io.CopyN(io.Discard, r.Body, 2*tenants.MaxBodySize)
 	}
 }
 

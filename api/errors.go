@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
+	"github.com/vss-cloud/vss-cloud/quota"
 	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/tenants"
 )
@@ -68,6 +69,8 @@ func answerTo(err error) answer {
 		bad       *badRequest
 		large     *tooLarge
 		authError *tenants.AuthError
+		rate      *limited
+		exceeded  *storage.ExceededError
 	)
 	switch {
 	case errors.As(err, &invalid):
@@ -86,12 +89,16 @@ func answerTo(err error) answer {
 		return answer{status: 404, code: vsspb.ErrorCode_NO_SUCH_KEY_EXCEPTION, message: known.Error()}
 	case errors.As(err, &authError):
 		return answer{status: 401, code: vsspb.ErrorCode_AUTH_EXCEPTION, message: authError.Error()}
-	case is(tenants.ErrUnknownTenant, tenants.ErrHostNamesTenant, tenants.ErrClosed, tenants.ErrReadOnly):
+	case errors.As(err, &rate):
+		return answer{status: 429, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: rate.Error(), retryAfter: true}
+	case errors.As(err, &exceeded):
+		return answer{status: 507, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: exceeded.Error()}
+	case is(tenants.ErrUnknownTenant, tenants.ErrHostNamesTenant, tenants.ErrClosed, tenants.ErrReadOnly, storage.ErrBlocked):
 		return answer{status: 403, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: known.Error()}
 	case is(tenants.ErrSuspect):
 		return answer{status: 429, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: known.Error(),
 			retryAfter: true, level: slog.LevelWarn}
-	case is(tenants.ErrNotLoaded, tenants.ErrKeysUnavailable, errOverloaded, errDraining, errSlowBody):
+	case is(tenants.ErrNotLoaded, tenants.ErrKeysUnavailable, quota.ErrQueueFull, errOverloaded, errDraining, errSlowBody):
 		return answer{status: 503, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: known.Error(),
 			retryAfter: true, level: slog.LevelWarn}
 	case is(storage.ErrAmbiguous):
@@ -124,8 +131,13 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if a.message == retryLater || a.message == ambiguous || a.message == ourFault {
 		a.message += " (request " + w.Header().Get(requestIDHeader) + ")"
 	}
+	e.refused = reasonOf(err)
 	if a.retryAfter {
 		w.Header().Set("Retry-After", "1")
+		var rate *limited
+		if errors.As(err, &rate) {
+			rate.retryAfter(w.Header())
+		}
 	}
 	if a.status == http.StatusMethodNotAllowed {
 		w.Header().Set("Allow", http.MethodPost)

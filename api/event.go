@@ -7,10 +7,12 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5/middleware"
+	"github.com/google/uuid"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
+	"github.com/vss-cloud/vss-cloud/quota"
 	"github.com/vss-cloud/vss-cloud/tenants"
 )
 
@@ -23,9 +25,13 @@ type event struct {
 	wallet   string          // storage.WalletID: a hash, not the public key or sub
 	code     vsspb.ErrorCode
 	level    slog.Level
-	received int64  // bytes of the body
-	refusal  string // why a credential was refused, one of a fixed set
-	err      error  // of faults: never told to the client
+	received int64 // bytes of the body
+	tenantID uuid.UUID
+	visitor  *visitor     // the wallet, where it has one
+	refused  quota.Reason // for a limit
+	enrolled bool         // the wallet, by this call
+	refusal  string       // why a credential was refused, one of a fixed set
+	err      error        // of faults: never told to the client
 }
 
 type eventKey struct{}
@@ -56,6 +62,7 @@ func (s *Server) finish(r *http.Request, ww middleware.WrapResponseWriter, e *ev
 		s.metrics.calls.Add(r.Context(), 1, metric.WithAttributes(
 			attribute.String("call", e.call), attribute.String("outcome", outcome)))
 	}
+	s.record(e, ww.Status(), int64(ww.BytesWritten()))
 	if !s.log.Enabled(r.Context(), e.level) {
 		return
 	}

@@ -30,6 +30,7 @@ type Config struct {
 	Tenants *tenants.Directory
 	Auth    *tenants.Authenticator
 	Logins  *tenants.Logins // nil: no LNURL-auth
+	Quota   Quota
 
 	// Ready says whether the database answers; it has two seconds. For /readyz.
 	Ready func(context.Context) error

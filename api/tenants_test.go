@@ -273,8 +273,8 @@ func TestTheBodyLimitIsTheTenants(t *testing.T) {
 	for _, tc := range []struct {
 		limit  int64
 		status int
-	}{{int64(len(body)) - 1, 413}, {int64(len(body)), 200}, {1024, 413}, {tenants.MaxBodyLimit, 200}} {
-		p.set(t, "small", tenants.Change{BodyLimit: &tc.limit})
+	}{{int64(len(body)) - 1, 413}, {int64(len(body)), 200}, {1024, 413}, {tenants.MaxBodySize, 200}} {
+		p.set(t, "small", limitedTo(tc.limit))
 		for _, length := range []int64{int64(len(body)), -1} {
 			r := small.request(t, "putObjects", body)
 			r.ContentLength = length

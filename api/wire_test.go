@@ -28,7 +28,7 @@ func TestEveryKindOfAnswerIsTheContractsOverHTTP1AndHTTP2(t *testing.T) {
 	}
 	p.set(t, "closed", tenants.Change{State: ptr(tenants.Closed)})
 	p.set(t, "paused", tenants.Change{State: ptr(tenants.ReadOnly)})
-	p.set(t, "small", tenants.Change{BodyLimit: ptr[int64](1024)})
+	p.set(t, "small", limitedTo(1024))
 	w := p.wallet(t, "acme", 1)
 	w.put(t, "there", "v").wantDone(t)
 
@@ -221,7 +221,7 @@ func TestTheConnectionHeaderSaysWhatBecomesOfTheConnection(t *testing.T) {
 	}
 	as10 := func(request string) string { return strings.Replace(request, "HTTP/1.1", "HTTP/1.0", 1) }
 	p.create(t, "small")
-	p.set(t, "small", tenants.Change{BodyLimit: ptr[int64](1024)})
+	p.set(t, "small", limitedTo(1024))
 	const large = 1 << 20
 	tooLarge := p.wallet(t, "small", 1).head(t, "getObject", fmt.Sprint("Content-Length: ", large)) + strings.Repeat("x", large)
 	for _, tc := range []struct {

@@ -49,7 +49,7 @@ func TestEachRoleDoesWhatItIsGrantedAndNothingElse(t *testing.T) {
 		{"DELETE FROM objects", true, false},
 		{"TRUNCATE objects", false, false},
 		{"SELECT * FROM stores", true, true},
-		{"SELECT FROM stores FOR UPDATE", true, false},
+		{"SELECT FROM stores FOR UPDATE", true, true}, // to block one
 		{"INSERT INTO stores (store, wallet, store_id) VALUES (gen_random_uuid(), " + id + ", '')", true, false},
 		{"UPDATE stores SET revision = revision + 1", true, false},
 		{"DELETE FROM stores", false, false},
@@ -63,7 +63,7 @@ func TestEachRoleDoesWhatItIsGrantedAndNothingElse(t *testing.T) {
 		// The control plane.
 		{"SELECT * FROM tenants", true, true},
 		{"INSERT INTO tenants (slug, name) VALUES ('b', 'B')", false, true},
-		{"UPDATE tenants SET name = 'AA', state = 'read_only', body_limit = 2048", false, true},
+		{"UPDATE tenants SET name = 'AA', state = 'read_only', enrolment = 'closed'", false, true},
 		{"UPDATE tenants SET slug = 'c'", false, false},
 		{"UPDATE tenants SET id = gen_random_uuid()", false, false},
 		{"DELETE FROM tenants", false, false},

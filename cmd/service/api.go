@@ -48,7 +48,7 @@ type API struct {
 func (f API) Validate() error {
 	switch {
 	case f.Memory < minMemory:
-		return fmt.Errorf("--memory is %d MiB; a body of %d MiB, the most that a tenant can be allowed, needs %d", f.Memory, tenants.MaxBodyLimit>>20, minMemory)
+		return fmt.Errorf("--memory is %d MiB; a body of %d MiB, the most that a tenant can be allowed, needs %d", f.Memory, tenants.MaxBodySize>>20, minMemory)
 	case f.MaxPageSize < 1 || f.MaxPageSize > 10000:
 		return fmt.Errorf("--max-page-size is %d, allowed are 1 to 10000", f.MaxPageSize)
 	case f.DrainDelay < 0:
@@ -58,7 +58,7 @@ func (f API) Validate() error {
 }
 
 // minMemory is in MiB: three times the largest body, and the eighth that large bodies leave alone.
-const minMemory = (tenants.MaxBodyLimit>>20)*3*8/7 + 1
+const minMemory = (tenants.MaxBodySize>>20)*3*8/7 + 1
 
 // Listeners of an API, taken before anything else is started, so that a taken port is known at once.
 type Listeners struct{ API, Ops net.Listener }

@@ -71,14 +71,14 @@ func actor() tenants.Actor {
 
 type tenantCreateCmd struct {
 	tenantFlags
-	Slug      string `arg:"" help:"Its name in URLs, for ever: one DNS label."`
-	Name      string `help:"Its name for people (the slug)."`
-	BodyLimit int64  `placeholder:"BYTES" help:"Largest request body (100 MiB)."`
+	Slug string `arg:"" help:"Its name in URLs, for ever: one DNS label."`
+	Name string `help:"Its name for people (the slug)."`
+	Plan string `placeholder:"PLAN" help:"Its plan (standard)."`
 }
 
 func (c tenantCreateCmd) Run(ctx context.Context, out output) error {
 	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
-		t, err := s.Create(ctx, actor(), tenants.NewTenant{Slug: c.Slug, Name: cmp.Or(c.Name, c.Slug), BodyLimit: c.BodyLimit})
+		t, err := s.Create(ctx, actor(), tenants.NewTenant{Slug: c.Slug, Name: cmp.Or(c.Name, c.Slug), Plan: c.Plan})
 		if err != nil {
 			return err
 		}
@@ -126,15 +126,16 @@ func (c tenantShowCmd) Run(ctx context.Context, out output) error {
 
 type tenantSetCmd struct {
 	tenantFlags
-	Slug      string         `arg:"" help:"The tenant."`
-	Name      *string        `help:"Its name for people."`
-	State     *tenants.State `enum:"active,read_only,closed" placeholder:"STATE" help:"active, read_only (reads are served, writes are not) or closed (nothing is served; nothing is deleted)."`
-	BodyLimit *int64         `placeholder:"BYTES" help:"Largest request body, 1 KiB to 256 MiB."`
+	Slug      string             `arg:"" help:"The tenant."`
+	Name      *string            `help:"Its name for people."`
+	State     *tenants.State     `enum:"active,read_only,closed" placeholder:"STATE" help:"active, read_only (reads are served, writes are not) or closed (nothing is served; nothing is deleted)."`
+	Plan      *string            `placeholder:"PLAN" help:"Its plan; see 'plan list'."`
+	Enrolment *tenants.Enrolment `enum:"open,closed,listed" placeholder:"WHO" help:"Who may become a wallet by a first write: open (anybody), closed (nobody) or listed (see 'wallet allow'). Those who are one stay one."`
 }
 
 func (c tenantSetCmd) Run(ctx context.Context, out output) error {
 	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
-		t, err := s.Set(ctx, actor(), c.Slug, tenants.Change{Name: c.Name, State: c.State, BodyLimit: c.BodyLimit})
+		t, err := s.Set(ctx, actor(), c.Slug, tenants.Change{Name: c.Name, State: c.State, Plan: c.Plan, Enrolment: c.Enrolment})
 		if err != nil {
 			return err
 		}
@@ -144,11 +145,12 @@ func (c tenantSetCmd) Run(ctx context.Context, out output) error {
 
 // tenantView is a tenant as JSON; scripts rely on its names.
 type tenantView struct {
-	ID        string        `json:"id"`
-	Slug      string        `json:"slug"`
-	Name      string        `json:"name"`
-	State     tenants.State `json:"state"`
-	BodyLimit int64         `json:"body_limit"`
+	ID        string            `json:"id"`
+	Slug      string            `json:"slug"`
+	Name      string            `json:"name"`
+	State     tenants.State     `json:"state"`
+	Plan      string            `json:"plan"`
+	Enrolment tenants.Enrolment `json:"enrolment"`
 	gateView
 	Domains   []domainView `json:"domains"`
 	Sources   []sourceView `json:"sources"`
@@ -169,7 +171,7 @@ func (v tenantView) hosts() (hosts []string) {
 
 func viewTenant(t *tenants.Tenant) tenantView {
 	return tenantView{
-		ID: t.ID.String(), Slug: t.Slug, Name: t.Name, State: t.State, BodyLimit: t.BodyLimit,
+		ID: t.ID.String(), Slug: t.Slug, Name: t.Name, State: t.State, Plan: t.Plan, Enrolment: t.Enrolment,
 		gateView: gateView{t.Gate.State, t.Gate.Header}, Domains: viewDomains(t), Sources: viewSources(t.Sources), CreatedAt: t.CreatedAt,
 	}
 }
@@ -178,8 +180,8 @@ func printTenant(out output, t *tenants.Tenant) error {
 	v := viewTenant(t)
 	return out.print(v, func(w io.Writer) {
 		tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
-		fmt.Fprintf(tw, "slug\t%s\nname\t%s\nstate\t%s\nbody limit\t%d bytes\nclient keys\t%s, in the header %s\ndomains\t%s\npath\t/t/%s/vss\ncreated\t%s\nid\t%s\n",
-			v.Slug, v.Name, v.State, v.BodyLimit, v.gateView.State, v.Header, cmp.Or(strings.Join(v.hosts(), ", "), "none"), v.Slug, v.CreatedAt.Format(time.RFC3339), v.ID)
+		fmt.Fprintf(tw, "slug\t%s\nname\t%s\nstate\t%s\nplan\t%s, enrolment %s\nclient keys\t%s, in the header %s\ndomains\t%s\npath\t/t/%s/vss\ncreated\t%s\nid\t%s\n",
+			v.Slug, v.Name, v.State, v.Plan, v.Enrolment, v.gateView.State, v.Header, cmp.Or(strings.Join(v.hosts(), ", "), "none"), v.Slug, v.CreatedAt.Format(time.RFC3339), v.ID)
 		for _, s := range v.Sources {
 			fmt.Fprintf(tw, "source\t%s (%s, namespace %s): %s\n", s.Name, s.Kind, s.Namespace, s.describe())
 		}

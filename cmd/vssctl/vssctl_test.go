@@ -252,8 +252,8 @@ func TestTheOperatorRunsTenants(t *testing.T) {
 	s.want(2, "slug", "tenant", "create", "No.Slug")
 	s.want(3, "no such tenant", "tenant", "show", "nobody")
 	s.want(0, `(?s)acme.*Acme Wallet.*demo`, "tenant", "list")
-	s.want(0, `"body_limit": 2048`, "tenant", "set", "acme", "--body-limit", "2048", "--json")
-	s.want(2, "body_limit", "tenant", "set", "acme", "--body-limit", "1")
+	s.want(0, `"enrolment": "closed"`, "tenant", "set", "acme", "--enrolment", "closed", "--json")
+	s.want(2, "plan", "tenant", "set", "acme", "--plan", "gold")
 	s.want(0, "0 migrations applied", "migrate")
 
 	acme := strings.Replace(p.base, "/demo/", "/acme/", 1)

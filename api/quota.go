@@ -1,0 +1,291 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/netip"
+	"time"
+
+	"github.com/google/uuid"
+
+	"github.com/vss-cloud/vss-cloud/api/vsspb"
+	"github.com/vss-cloud/vss-cloud/quota"
+	"github.com/vss-cloud/vss-cloud/storage"
+	"github.com/vss-cloud/vss-cloud/tenants"
+)
+
+// Quota is what a [Server] asks about limits and tells of calls. The zero value limits nothing and records nothing.
+type Quota struct {
+	Limiter *quota.Limiter // of rates; nil: none
+	Meter   *quota.Meter   // nil: none
+
+	// Totals are what a tenant has, as last measured; nil: not known. They lag.
+	Totals func(tenant uuid.UUID) (wallets, bytes int64)
+
+	// Standing says of a wallet whether it has ever written, and whether it is on its tenant's list. Nil: all are
+	// known.
+	Standing func(ctx context.Context, wallet storage.WalletID) (known, listed bool, err error)
+
+	// Noted is told the state of something, for events, at each call: it must not wait. Nil: nobody is.
+	Noted func(tenant uuid.UUID, kind, subject, state string, detail map[string]any)
+
+	// Refused is told of every call that was refused for a rate. Nil: nobody is.
+	Refused func(tenant uuid.UUID)
+}
+
+// The kinds of events that calls make.
+const (
+	eventStorage   = "storage"
+	eventEnrolment = "enrolment_refused"
+)
+
+// limited is a call that was refused for a rate.
+type limited struct {
+	reason quota.Reason
+	after  time.Duration // until it may be worth another try
+}
+
+func (e *limited) Error() string {
+	return fmt.Sprintf("too many calls (%s), try again in %d s", e.reason, quota.Seconds(e.after))
+}
+
+// notEnrolled is a wallet that has never written and may not begin to.
+const notEnrolled = "this wallet is not known here, and the tenant takes no new one"
+
+// overTenant refuses what begins in a tenant that is beyond its hard line.
+func overTenant(d quota.Decision) error {
+	return &storage.ExceededError{Limit: d.Limit, Used: d.Used, Allowed: d.Allowed}
+}
+
+// visitor is the wallet of one call, as its limits see it.
+type visitor struct {
+	s        *Server
+	tenant   *tenants.Tenant
+	source   string
+	wallet   storage.WalletID
+	from     netip.Addr
+	admitted quota.Admission
+}
+
+// admit asks the rates, and waits where they say so: before the body is read, so that nobody waits with it in memory.
+func (s *Server) admit(ctx context.Context, caller tenants.Caller, from netip.Addr, kind quota.Kind) (*visitor, error) {
+	v := &visitor{s: s, tenant: caller.Tenant, source: caller.Source.Name, wallet: caller.Owner().Wallet(), from: from}
+	if s.cfg.Quota.Limiter == nil {
+		v.admitted.OK = true
+		return v, nil
+	}
+	deadline, _ := ctx.Deadline()
+	v.admitted = s.cfg.Quota.Limiter.Admit(quota.Call{
+		Tenant: v.tenant.ID, Wallet: quota.Key(v.wallet), Kind: kind, Limits: &v.tenant.Limits, Left: time.Until(deadline),
+	})
+	if !v.admitted.OK {
+		if s.cfg.Quota.Refused != nil {
+			s.cfg.Quota.Refused(v.tenant.ID)
+		}
+		return nil, &limited{v.admitted.Reason, v.admitted.RetryAfter}
+	}
+	if v.admitted.Wait > 0 {
+		select {
+		case <-time.After(v.admitted.Wait):
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
+	}
+	return v, nil
+}
+
+// known notes that the wallet has been found to be enrolled.
+func (v *visitor) known() {
+	if l := v.s.cfg.Quota.Limiter; l != nil && !v.admitted.Known {
+		l.Know(quota.Key(v.wallet))
+	}
+	v.admitted.Known = true
+}
+
+// limits are those of a put.
+func (v *visitor) limits() storage.Limits {
+	c := v.tenant.Limits.Ceilings()
+	return storage.Limits{
+		Objects: storage.Ceiling{Hard: c.Objects.Hard, Last: c.Objects.Last},
+		Bytes:   storage.Ceiling{Hard: c.Bytes.Hard, Last: c.Bytes.Last},
+		Value:   c.Value.Last,
+		Stores:  c.Stores.Hard,
+		Begin:   v.begin,
+	}
+}
+
+// begin says whether a store may be that has never been written, in the order of CONTRACT section 5. Wallets that are
+// known are asked for the tenant's bytes alone.
+func (v *visitor) begin(ctx context.Context, newWallet bool) error {
+	q := &v.s.cfg.Quota
+	if newWallet {
+		if err := v.enrol(ctx); err != nil {
+			if q.Noted != nil {
+				q.Noted(v.tenant.ID, eventEnrolment, "", "refused", map[string]any{"reason": err.Error()})
+			}
+			return err
+		}
+	}
+	if q.Totals == nil {
+		return nil
+	}
+	wallets, bytes := q.Totals(v.tenant.ID)
+	c := v.tenant.Limits.Ceilings()
+	d := c.Decide(quota.Usage{Wallets: wallets, TenantBytes: bytes}, quota.Change{NewStore: true, NewWallet: newWallet})
+	if d.Refused {
+		return overTenant(d)
+	}
+	return nil
+}
+
+// enrol says whether the wallet may be one.
+func (v *visitor) enrol(ctx context.Context) error {
+	allowed, err := v.mayEnrol(ctx)
+	if err != nil {
+		return err
+	}
+	if !allowed {
+		return &tenants.AuthError{Source: v.source, Reason: notEnrolled}
+	}
+	if l := v.s.cfg.Quota.Limiter; l != nil {
+		if a := l.Enrol(v.tenant.ID, v.from, &v.tenant.Limits); !a.OK {
+			return &limited{a.Reason, a.RetryAfter}
+		}
+	}
+	return nil
+}
+
+func (v *visitor) mayEnrol(ctx context.Context) (bool, error) {
+	switch v.tenant.Enrolment {
+	case tenants.EnrolmentOpen:
+		return true, nil
+	case tenants.EnrolmentListed:
+		_, listed, err := v.standing(ctx)
+		return listed, err
+	default:
+		return false, nil
+	}
+}
+
+func (v *visitor) standing(ctx context.Context) (known, listed bool, err error) {
+	if v.s.cfg.Quota.Standing == nil {
+		return true, true, nil
+	}
+	known, listed, err = v.s.cfg.Quota.Standing(ctx, v.wallet)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", storage.ErrUnavailable, err)
+	}
+	return known, listed, err
+}
+
+// foundNothing refuses a read that found nothing where the wallet is not known and may not enrol: to others an unknown
+// wallet looks like one that is empty (CONTRACT section 4).
+func (v *visitor) foundNothing(ctx context.Context) error {
+	if v.admitted.Known || v.tenant.Enrolment == tenants.EnrolmentOpen {
+		return nil
+	}
+	known, listed, err := v.standing(ctx)
+	switch {
+	case err != nil:
+		return err
+	case known:
+		v.known()
+		return nil
+	case listed && v.tenant.Enrolment == tenants.EnrolmentListed:
+		return nil
+	}
+	return &tenants.AuthError{Source: v.source, Reason: notEnrolled}
+}
+
+// nothing says whether an answer to a read has nothing that was ever written.
+func nothing(m any) bool {
+	switch m := m.(type) {
+	case *vsspb.GetObjectResponse:
+		return m.GetValue().GetVersion() == 0
+	case *vsspb.ListKeyVersionsResponse:
+		return len(m.GetKeyVersions()) == 0 && m.GetGlobalVersion() == 0
+	}
+	return false
+}
+
+// wrote notes where a store is after a put.
+func (v *visitor) wrote(store storage.StoreID, w storage.Written) {
+	v.known()
+	if v.s.cfg.Quota.Noted == nil || w.Objects < 0 {
+		return
+	}
+	c := v.tenant.Limits.Ceilings()
+	d := c.Decide(quota.Usage{Objects: w.Objects, Bytes: w.Bytes}, quota.Change{})
+	state := [...]string{"ok", "soft", "hard", "last"}[d.Line]
+	v.s.cfg.Quota.Noted(v.tenant.ID, eventStorage, store.String(), state, map[string]any{"limit": d.Limit, "used": d.Used, "allowed": d.Allowed})
+}
+
+// operations by the name of the call.
+var operations = map[string]quota.Operation{
+	"getObject": quota.GetObject, "putObjects": quota.PutObjects, "deleteObject": quota.DeleteObject, "listKeyVersions": quota.ListKeyVersions,
+}
+
+// record tells the meter of a call, when it has been answered.
+func (s *Server) record(e *event, status int, sent int64) {
+	op, ok := operations[e.call]
+	if s.cfg.Quota.Meter == nil || !ok || e.tenantID == (uuid.UUID{}) {
+		return
+	}
+	r := quota.Request{Tenant: e.tenantID, Operation: op, In: e.received, Out: sent, Enrolled: e.enrolled}
+	if e.visitor != nil {
+		r.Wallet, r.Known = quota.Key(e.visitor.wallet), e.visitor.admitted.Known
+	}
+	r.Outcome, r.Reason = outcomeOf(e, status)
+	s.cfg.Quota.Meter.Record(time.Now(), r)
+}
+
+// outcomeOf is how a call ended, for a bill.
+func outcomeOf(e *event, status int) (quota.Outcome, quota.Reason) {
+	switch {
+	case status < 400:
+		return quota.Succeeded, quota.NoReason
+	case e.refused != quota.NoReason:
+		return quota.Refused, e.refused
+	case e.code == vsspb.ErrorCode_NO_SUCH_KEY_EXCEPTION:
+		return quota.NotFound, quota.NoReason
+	case e.code == vsspb.ErrorCode_CONFLICT_EXCEPTION:
+		return quota.Conflicted, quota.NoReason
+	case e.code == vsspb.ErrorCode_AUTH_EXCEPTION:
+		return quota.Unauthenticated, quota.NoReason
+	case e.code == vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION:
+		return quota.Invalid, quota.NoReason
+	default:
+		return quota.Failed, quota.NoReason
+	}
+}
+
+// reasonOf is why a call was refused, where that is for a limit.
+func reasonOf(err error) quota.Reason {
+	var rate *limited
+	var exceeded *storage.ExceededError
+	var auth *tenants.AuthError
+	switch {
+	case errors.As(err, &rate):
+		return rate.reason
+	case errors.As(err, &exceeded):
+		return quota.Storage
+	case errors.As(err, &auth) && auth.Reason == notEnrolled:
+		return quota.Enrolment
+	case errors.Is(err, storage.ErrBlocked):
+		return quota.Blocked
+	case errors.Is(err, tenants.ErrClosed), errors.Is(err, tenants.ErrReadOnly):
+		return quota.State
+	case errors.Is(err, errOverloaded), errors.Is(err, quota.ErrQueueFull):
+		return quota.Overload
+	case errors.Is(err, tenants.ErrSuspect):
+		return quota.AddressRate
+	}
+	return quota.NoReason
+}
+
+// retryAfter is the header's value for a call that was refused for a rate, in whole seconds.
+func (e *limited) retryAfter(h http.Header) {
+	h.Set("Retry-After", fmt.Sprint(max(1, quota.Seconds(e.after))))
+}
