@@ -1,0 +1,280 @@
+// Package record keeps in the database what the API knows of its tenants and of itself:
+//
+//   - [Recorder] stores what the meter counted, tells who runs, and knows what every tenant has;
+//   - one instance at a time does for all what is done once: measure, sample, roll up, prune;
+//   - [Events] are what people should hear of, once for each change of a state.
+//
+// Nothing of it is on a wallet's path: what the database does not take waits in bounded memory.
+package record
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/vss-cloud/vss-cloud/db/dbgen"
+	"github.com/vss-cloud/vss-cloud/quota"
+)
+
+// Config says what a [Recorder] records and how often.
+type Config struct {
+	// Meter is emptied; no one else takes from it. Required.
+	Meter *quota.Meter
+
+	// SetFleet hears how many instances live, this one included, each time that was read. Nil: nobody does.
+	SetFleet func(live int)
+
+	// Host and Version are for those who look at the instances.
+	Host, Version string
+
+	// Interval is the time between two flushes, and twice that between two beats; 0: 10 s. A crash loses what
+	// was counted in one. With much more than 10 s an instance that misses two beats is taken for dead.
+	Interval time.Duration
+
+	Now func() time.Time // for the hours of samples, roll-ups and what is too old; nil: time.Now
+
+	// Log hears when an outage of the database begins and ends; nil: slog.Default().
+	Log *slog.Logger
+}
+
+// Deadlines of single statements. A connection that is given up is closed, which the server notices within 500 ms
+// (db.Open), and what it did not commit by then it undoes.
+const (
+	beatTimeout  = 3 * time.Second
+	flushTimeout = 30 * time.Second // the largest batch takes a few; another instance's may come first
+	readTimeout  = 5 * time.Second
+	leaveTimeout = 2 * time.Second
+)
+
+// Recorder records. It is safe for concurrent use; the methods that are called for every request wait for nothing.
+type Recorder struct {
+	pool     *pgxpool.Pool
+	cfg      Config
+	instance uuid.UUID // of this run, in the table instances
+	outage   outage
+	events   *Events
+
+	totals atomic.Pointer[map[uuid.UUID]Totals]
+}
+
+// Totals are what a tenant has, as last measured.
+type Totals struct {
+	Wallets, Stores, Objects int64
+	Bytes                    int64 // of keys and values
+	Measured                 time.Time
+}
+
+// New makes a recorder over a pool of db.RoleAPI, of which it uses up to four connections at once. The pool should
+// not be the one of the wallets' calls: where that has none free, instances would count each other out.
+func New(pool *pgxpool.Pool, cfg Config) *Recorder {
+	if cfg.SetFleet == nil {
+		cfg.SetFleet = func(int) {}
+	}
+	if cfg.Interval == 0 {
+		cfg.Interval = 10 * time.Second
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.Default()
+	}
+	r := &Recorder{pool: pool, cfg: cfg, instance: uuid.New()}
+	r.outage.log = cfg.Log
+	r.events = newEvents(pool, cfg.Log)
+	r.totals.Store(&map[uuid.UUID]Totals{})
+	return r
+}
+
+// Totals are the tenant's as of the last minutes, or false if it had no wallet then or nothing has been read yet.
+func (r *Recorder) Totals(tenant uuid.UUID) (Totals, bool) {
+	t, ok := (*r.totals.Load())[tenant]
+	return t, ok
+}
+
+// Events are where to tell what people should hear of.
+func (r *Recorder) Events() *Events { return r.events }
+
+// Run records until the context ends, then stores what was counted up to then and leaves, which takes at most 32 s
+// while the database does not answer. What still answers requests must have stopped before the context ends, or its
+// last ones are not counted. It is to be run once.
+func (r *Recorder) Run(ctx context.Context) {
+	var running sync.WaitGroup
+	// Loops of their own, so that a flush that waits does not keep the others from being done in time.
+	running.Go(func() { r.every(ctx, r.cfg.Interval/2, "beat", r.beat) })
+	running.Go(func() { r.every(ctx, r.cfg.Interval, "flush", r.flush) })
+	running.Go(func() { r.every(ctx, r.cfg.Interval, "totals", r.readTotals) })
+	running.Wait()
+
+	ctx = context.WithoutCancel(ctx)
+	// There are two batches if the last flush failed: that one's, and what was counted since.
+	err := r.flush(ctx)
+	if err == nil {
+		err = r.flush(ctx)
+	}
+	if err != nil {
+		r.cfg.Log.Error("what tenants did since the last flush is lost", "error", err)
+	}
+	if err := within(ctx, leaveTimeout, func(ctx context.Context) error {
+		return dbgen.New().Leave(ctx, r.pool, r.instance)
+	}); err != nil {
+		r.cfg.Log.Warn("this instance counts as running for 15 s more", "error", err)
+	}
+}
+
+// every does a job at once and then every interval, until the context ends.
+func (r *Recorder) every(ctx context.Context, interval time.Duration, name string, job func(context.Context) error) {
+	ticker := time.NewTicker(interval)
+	defer ticker.Stop()
+	for {
+		if err := job(ctx); ctx.Err() == nil {
+			r.outage.report(name, err)
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+	}
+}
+
+// beat tells the others that this instance lives, and the limiter how many do.
+func (r *Recorder) beat(ctx context.Context) error {
+	return within(ctx, beatTimeout, func(ctx context.Context) error {
+		live, err := dbgen.New().Beat(ctx, r.pool, dbgen.BeatParams{ID: r.instance, Host: r.cfg.Host, Version: r.cfg.Version})
+		if err == nil {
+			r.cfg.SetFleet(int(live))
+		}
+		return err
+	})
+}
+
+// flush stores what was counted since the last flush. After an error, whether it was stored or not, the meter keeps
+// the batch, and the next flush is of the same one.
+func (r *Recorder) flush(ctx context.Context) error {
+	batch := r.cfg.Meter.Take()
+	if batch == nil {
+		return nil
+	}
+	if err := within(ctx, flushTimeout, func(ctx context.Context) error {
+		_, err := dbgen.New().StoreMeterBatch(ctx, r.pool, params(batch))
+		return err
+	}); err != nil {
+		return err
+	}
+	if batch.Lost > 0 {
+		r.cfg.Log.Warn("requests were not counted, for want of memory", "requests", batch.Lost)
+	}
+	r.cfg.Meter.Acknowledge(batch.Sequence)
+	return nil
+}
+
+// params are a batch as rows of the tables usage and active_wallets.
+func params(b *quota.Batch) dbgen.StoreMeterBatchParams {
+	p := dbgen.StoreMeterBatchParams{Instance: b.Instance, Sequence: b.Sequence}
+	for i := range b.Hours {
+		h := &b.Hours[i]
+		counted(&h.Counts, func(metric string, value int64) {
+			p.Tenants = append(p.Tenants, h.Tenant)
+			p.Starts = append(p.Starts, h.Start)
+			p.Metrics = append(p.Metrics, metric)
+			p.Values = append(p.Values, value)
+		})
+	}
+	for _, a := range b.Active {
+		p.ActiveTenants = append(p.ActiveTenants, a.Tenant)
+		p.ActiveDays = append(p.ActiveDays, pgtype.Date{Time: a.Day, Valid: true})
+		p.ActiveWallets = append(p.ActiveWallets, uuid.UUID(a.Wallet))
+	}
+	return p
+}
+
+// counted calls f for each count that is not zero, with the name that it has in the table usage.
+func counted(c *quota.Counts, f func(metric string, value int64)) {
+	some := func(metric string, value int64) {
+		if value != 0 {
+			f(metric, value)
+		}
+	}
+	for o := range c.Requests {
+		for e, n := range c.Requests[o] {
+			some(requestMetrics[o][e], n)
+		}
+	}
+	for reason, n := range c.Refused {
+		some(refusalMetrics[reason], n)
+	}
+	some("bytes_in", c.In)
+	some("bytes_out", c.Out)
+	some("new_wallets", c.Enrolled)
+}
+
+// The names of metrics, by the indices of [quota.Counts]: a batch has up to a million rows.
+var requestMetrics, refusalMetrics = func() (requests [len(quota.Counts{}.Requests)][len(quota.Counts{}.Requests[0])]string, refusals [len(quota.Counts{}.Refused)]string) {
+	for o := range requests {
+		for e := range requests[o] {
+			requests[o][e] = fmt.Sprintf("requests.%v.%v", quota.Operation(o), quota.Outcome(e))
+		}
+	}
+	for r := range refusals {
+		refusals[r] = "refused." + quota.Reason(r).String()
+	}
+	return requests, refusals
+}()
+
+// readTotals brings what every tenant has into memory.
+func (r *Recorder) readTotals(ctx context.Context) error {
+	return within(ctx, readTimeout, func(ctx context.Context) error {
+		rows, err := dbgen.New().Totals(ctx, r.pool)
+		if err != nil {
+			return err
+		}
+		all := make(map[uuid.UUID]Totals, len(rows))
+		for _, t := range rows {
+			all[t.TenantID] = Totals{Wallets: t.Wallets, Stores: t.Stores, Objects: t.Objects, Bytes: t.Bytes, Measured: t.MeasuredAt}
+		}
+		r.totals.Store(&all)
+		return nil
+	})
+}
+
+// within does something that has a deadline.
+func within(ctx context.Context, timeout time.Duration, f func(context.Context) error) error {
+	ctx, cancel := context.WithTimeout(ctx, timeout)
+	defer cancel()
+	return f(ctx)
+}
+
+// outage logs once when the first of several jobs begins to fail, and once when none fails any more.
+type outage struct {
+	log *slog.Logger
+
+	mu      sync.Mutex
+	failing map[string]struct{}
+	began   time.Time
+}
+
+func (o *outage) report(job string, err error) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	before := len(o.failing)
+	switch {
+	case err == nil:
+		delete(o.failing, job)
+		if before == 1 && len(o.failing) == 0 {
+			o.log.Info("recorder: the database is there again", "outage", time.Since(o.began))
+		}
+	case before == 0:
+		o.failing, o.began = map[string]struct{}{job: {}}, time.Now()
+		o.log.Error("recorder: the database does not take what is recorded; it waits in memory", "job", job, "error", err)
+	default:
+		o.failing[job] = struct{}{}
+	}
+}
