@@ -67,7 +67,7 @@ func (c checkCmd) Run() error {
 		return err
 	}
 	begin := time.Now()
-	v, err := model.Check(f.Ops, model.Rules{Deadline: f.Deadline, Stalled: f.Stalled, Patience: 5 * time.Minute})
+	v, err := model.Check(f.Ops, model.Rules{Deadline: f.Deadline, Stalled: f.Stalled})
 	fmt.Printf("store %q of seed %d: %d operations, %v (%.2f s)\n", f.Store, f.Seed, len(f.Ops), v, time.Since(begin).Seconds())
 	if err == nil && v != model.Linearizable {
 		err = errFound

@@ -229,7 +229,7 @@ func (c *Campaign) round(ctx context.Context, n int, p plan) error {
 	if len(crashed) > 0 {
 		c.verify(ctx, false)
 	}
-	rules := model.Rules{Deadline: Deadline, Stalled: p.stalls, Patience: patience / 3}
+	rules := model.Rules{Deadline: Deadline, Stalled: p.stalls}
 	if p.delays {
 		rules.Deadline += faults.FrontDelay
 	}

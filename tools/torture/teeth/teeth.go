@@ -107,7 +107,7 @@ func Find(ctx context.Context, bug Bug, databaseURL string, seed uint64) (found 
 			found.By = "an answer: " + wrong[0].Error()
 			return found
 		}
-		v, err := model.Check(ops, model.Rules{Deadline: deadline + 100*time.Millisecond, Patience: 20 * time.Second})
+		v, err := model.Check(ops, model.Rules{Deadline: deadline + 100*time.Millisecond})
 		switch {
 		case err != nil:
 			found.Err = err
