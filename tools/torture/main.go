@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/signal"
 	"path/filepath"
+	"slices"
 	"syscall"
 	"time"
 
@@ -20,6 +21,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/tools/torture/model"
 	"github.com/vss-cloud/vss-cloud/tools/torture/platform"
 	"github.com/vss-cloud/vss-cloud/tools/torture/report"
+	"github.com/vss-cloud/vss-cloud/tools/torture/teeth"
 )
 
 type flags struct {
@@ -28,14 +30,15 @@ type flags struct {
 }
 
 type runCmd struct {
-	Root       string `default:"." placeholder:"DIR" help:"The checkout whose API is tested."`
-	Seed       uint64 `help:"Of the schedule; 0: a random one, which is printed."`
-	Round      int    `help:"Only this round of the schedule."`
-	Race       bool   `help:"Build the API with the race detector."`
-	Out        string `default:"bin/torture" placeholder:"DIR" help:"Where the histories of failures are kept (${default})."`
-	Stores     int    `default:"6" help:"Stores under test at a time (${default})."`
-	Operations int    `help:"Go on until there were so many operations."`
-	Crashes    int    `help:"Go on until there were so many crashes."`
+	Root       string   `default:"." placeholder:"DIR" help:"The checkout whose API is tested."`
+	Seed       uint64   `help:"Of the schedule; 0: a random one, which is printed."`
+	Round      int      `help:"Only this round of the schedule."`
+	Race       bool     `help:"Build the API with the race detector."`
+	Out        string   `placeholder:"DIR" help:"Where the histories of failures are kept (bin/torture of the checkout)."`
+	Phase      []string `help:"Only these parts of the run: rounds, teeth."`
+	Stores     int      `default:"6" help:"Stores under test at a time (${default})."`
+	Operations int      `help:"Go on until there were so many operations."`
+	Crashes    int      `help:"Go on until there were so many crashes."`
 }
 
 type checkCmd struct {
@@ -80,6 +83,9 @@ func (f runCmd) Run(ctx context.Context) error {
 	for f.Seed == 0 {
 		f.Seed = rand.Uint64N(1_000_000)
 	}
+	if f.Out == "" {
+		f.Out = filepath.Join(f.Root, "bin", "torture")
+	}
 	if err := os.MkdirAll(f.Out, 0o755); err != nil {
 		return err
 	}
@@ -93,18 +99,96 @@ func (f runCmd) Run(ctx context.Context) error {
 	}
 	r := report.New(os.Stdout, f.Seed)
 	r.Status("seed %d; building the API", f.Seed)
-	binary := filepath.Join(dir, "vss-api")
-	if err := platform.Build(ctx, f.Root, binary, f.Race); err != nil {
+	run := run{runCmd: f, dir: dir, binary: filepath.Join(dir, "vss-api"), report: r}
+	if err := platform.Build(ctx, f.Root, run.binary, f.Race); err != nil {
 		return err
 	}
-	err = campaign.Run(ctx, campaign.Config{
-		Seed: f.Seed, Dir: dir, Out: f.Out, Binary: binary, Stores: f.Stores, Only: f.Round,
-		Operations: f.Operations, Crashes: f.Crashes, Output: silence{}, Report: r,
+	run.database, err = platform.StartDatabase(ctx, filepath.Join(dir, "cluster"), map[string]string{
+		"max_connections": "200", "shared_buffers": "128MB", "restart_after_crash": "on", "log_min_messages": "warning",
 	})
-	if err == nil && !r.Close() {
+	if err != nil {
+		return err
+	}
+	err = run.phases(ctx)
+	stopping, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+	defer cancel()
+	err = errors.Join(err, run.database.Stop(stopping))
+	if !r.Close() && err == nil {
 		err = errFound
 	}
 	return err
+}
+
+// run is a run under way.
+type run struct {
+	runCmd
+	dir, binary string
+	database    *platform.Database
+	report      *report.Report
+}
+
+// phases are the parts of a run, in order. One that cannot be made does not keep the others from it.
+func (r *run) phases(ctx context.Context) error {
+	var errs []error
+	for _, phase := range []struct {
+		name string
+		make func(context.Context) error
+	}{
+		{"rounds", r.rounds},
+		{"teeth", r.teeth},
+	} {
+		if len(r.Phase) > 0 && !slices.Contains(r.Phase, phase.name) || r.Round > 0 && phase.name != "rounds" || ctx.Err() != nil {
+			continue
+		}
+		if err := phase.make(ctx); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", phase.name, err))
+		}
+	}
+	return errors.Join(append(errs, ctx.Err())...)
+}
+
+// rounds put the platform under load and faults.
+func (r *run) rounds(ctx context.Context) error {
+	previous := filepath.Join(r.dir, "previous-vss-api")
+	switch err := platform.BuildPrevious(ctx, r.Root, filepath.Join(r.dir, "previous"), previous); {
+	case errors.Is(err, platform.ErrNoPrevious):
+		previous = ""
+	case err != nil:
+		return err
+	}
+	departures := 4
+	if r.Operations > 0 {
+		departures = 20
+	}
+	return campaign.Run(ctx, campaign.Config{
+		Seed: r.Seed, Database: r.database, Out: r.Out, Binary: r.binary, Previous: previous, Stores: r.Stores, Only: r.Round,
+		Operations: r.Operations, Crashes: r.Crashes, Departures: departures, Output: silence{}, Report: r.report,
+	})
+}
+
+// teeth looks for each deliberate bug.
+func (r *run) teeth(ctx context.Context) error {
+	r.report.Status("deliberate bugs")
+	url, err := r.database.Create(ctx, "teeth", teeth.Slug)
+	if err != nil {
+		return err
+	}
+	find := func(b teeth.Bug, limit time.Duration) teeth.Found {
+		ctx, cancel := context.WithTimeout(ctx, limit)
+		defer cancel()
+		return teeth.Find(ctx, b, url, r.Seed)
+	}
+	for _, b := range teeth.Bugs {
+		f := find(b, time.Minute)
+		by := f.By
+		if f.Err != nil {
+			by = f.Err.Error()
+		}
+		r.report.Check("the harness finds a bug", b.Name, by, f.Err == nil, "after %d operations", f.Operations)
+	}
+	f := find(teeth.None, 2*time.Second)
+	r.report.Check("and none where there is none", "commits lost on their way, and their answers", "the model", f.By == "", "none in %d operations", f.Operations)
+	return nil
 }
 
 type silence struct{}

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"github.com/vss-cloud/vss-cloud/tools/torture/faults"
-	"github.com/vss-cloud/vss-cloud/tools/torture/workload"
 )
 
 // plan is what is done in a round.
@@ -16,7 +15,8 @@ type plan struct {
 	delays   bool // requests may be on their way for a while
 	stalls   bool // processes of the database stand still
 	faults   []planned
-	previous *workload.Instance
+	previous bool   // one instance is of the commit before
+	view     string // what wallets are to see nothing of
 }
 
 type planned struct {
@@ -26,6 +26,9 @@ type planned struct {
 
 func (p plan) String() string {
 	if len(p.faults) == 0 {
+		if p.previous {
+			return "the commit before beside today's"
+		}
 		return "no fault"
 	}
 	names := make([]string, len(p.faults))
@@ -35,9 +38,9 @@ func (p plan) String() string {
 	return strings.Join(names, ", ")
 }
 
-// plans are the rounds of the campaign, by number from 1: one without any fault, then every fault at least
-// once, dealt out so that a long one comes with a few others, and then more until there is enough of it all.
-// They follow from the seed alone.
+// plans are the rounds of the campaign, by number from 1: one without any fault, what operators do, then every
+// fault at least once, dealt out so that a long one comes with a few others, and then more until there is enough
+// of it all. They follow from the seed alone.
 func (c *Campaign) plans() iter.Seq2[int, plan] {
 	return func(yield func(int, plan) bool) {
 		n := 0
@@ -46,6 +49,16 @@ func (c *Campaign) plans() iter.Seq2[int, plan] {
 			return c.cfg.Only != 0 && c.cfg.Only != n || yield(n, p)
 		}
 		if !next(plan{lasts: 3 * time.Second}) {
+			return
+		}
+		for _, k := range faults.Restarts {
+			p := mixed(rand.New(rand.NewPCG(c.cfg.Seed, 1<<57)), k)
+			p.view = k.Name
+			if !next(p) {
+				return
+			}
+		}
+		if c.previous != nil && !next(plan{lasts: 3 * time.Second, previous: true}) {
 			return
 		}
 		for deal := uint64(0); ; deal++ {

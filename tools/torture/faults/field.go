@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -69,6 +71,23 @@ func (i *Instance) Close(ctx context.Context) error {
 	return err
 }
 
+// metric is the value of the first series of this name on the instance's page.
+func (i *Instance) metric(ctx context.Context, name string) (float64, bool) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	page, err := i.Metrics(ctx)
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(page)) {
+		if strings.HasPrefix(line, name) {
+			v, err := strconv.ParseFloat(line[strings.LastIndexByte(strings.TrimSpace(line), ' ')+1:len(line)-1], 64)
+			return v, err == nil
+		}
+	}
+	return 0, false
+}
+
 // Balancer makes a proxy that sends each connection to an instance that runs, in turns.
 func (f *Field) Balancer() (*Proxy, error) {
 	var mu sync.Mutex
@@ -107,6 +126,9 @@ func (f *Field) backends(ctx context.Context) (pids []int, err error) {
 	err = f.query(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		rows, _ := conn.Query(ctx, `SELECT pid FROM pg_stat_activity WHERE application_name = 'vss_api' ORDER BY state <> 'active', random()`)
 		pids, err = pgx.CollectRows(rows, pgx.RowTo[int])
+		if err == nil && len(pids) == 0 {
+			err = errNothing
+		}
 		return err
 	})
 	return pids, err

@@ -62,7 +62,7 @@ func Check(ops []history.Op, r Rules) (Verdict, error) {
 		return v, err
 	}
 	byKey := r
-	byKey.Work = 5 * cmp.Or(r.Work, enough) // it is the least that must be known
+	byKey.Work = 50 * cmp.Or(r.Work, enough) // half a minute, if need be: it is the least that must be known
 	for _, k := range append(keys, history.GlobalKey) {
 		if v, err := judge(keys, only(ops, k), byKey, true); v != Linearizable || err != nil {
 			return v, err

@@ -66,6 +66,11 @@ func (d *Database) Pid() int { return d.running().Pid() }
 // Kill is kill -9 of the postmaster. It returns when that is gone; its backends go by themselves.
 func (d *Database) Kill() error {
 	s := d.running()
+	select {
+	case <-s.Done(): // it is gone, and its number may be another's by now
+		return nil
+	default:
+	}
 	if err := syscall.Kill(s.Pid(), syscall.SIGKILL); err != nil {
 		return err
 	}
