@@ -19,15 +19,18 @@ import (
 	"github.com/vss-cloud/vss-cloud/tools/torture/model"
 	"github.com/vss-cloud/vss-cloud/tools/torture/platform"
 	"github.com/vss-cloud/vss-cloud/tools/torture/report"
+	"github.com/vss-cloud/vss-cloud/tools/torture/secrets"
 	"github.com/vss-cloud/vss-cloud/tools/torture/workload"
 )
 
 // Deadline is how long after it was sent a write may take effect (CONTRACT section 3).
 const Deadline = 9 * time.Second
 
+// Database is the name of a campaign's database.
+const Database = "torture"
+
 const (
 	tenant    = "torture"
-	database  = "torture"
 	clients   = 4           // of a store, with one more to read it out
 	wallets   = 6           // that want to see no error
 	patience  = time.Minute // with a store that is to be read out
@@ -51,8 +54,9 @@ type Config struct {
 	// Only one round, by its number; 0: all.
 	Only int
 
-	Output platform.Output
-	Report *report.Report
+	Secrets *secrets.Watch // reads all there is
+	Traces  []string       // environment of an instance that sends its traces to be read
+	Report  *report.Report
 }
 
 // Campaign is a run under way.
@@ -167,14 +171,18 @@ func (c *Campaign) conclude() {
 }
 
 func (c *Campaign) start(ctx context.Context) error {
-	c.field = &faults.Field{Database: c.cfg.Database, Name: database}
-	url, err := c.cfg.Database.Create(ctx, database, tenant)
+	c.field = &faults.Field{Database: c.cfg.Database, Name: Database}
+	url, err := c.cfg.Database.Create(ctx, Database, tenant)
 	if err != nil {
 		return err
 	}
 	// The second one's pool is soon exhausted.
 	for name, conns := range map[string]int{"a": 20, "b": 4} {
-		i, err := faults.NewInstance(name, c.cfg.Binary, url, conns, c.cfg.Output)
+		var env []string
+		if name == "b" {
+			env = c.cfg.Traces
+		}
+		i, err := faults.NewInstance(name, c.cfg.Binary, url, conns, c.cfg.Secrets, env...)
 		if err != nil {
 			return err
 		}
@@ -191,10 +199,10 @@ func (c *Campaign) start(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		c.instances = append(c.instances, workload.NewInstance(i.Name, base(i.Front)))
+		c.instances = append(c.instances, c.reach(i.Name, i.Front))
 	}
 	if c.cfg.Previous != "" {
-		if c.previous, err = faults.NewInstance("previous", c.cfg.Previous, url, 4, c.cfg.Output); err != nil {
+		if c.previous, err = faults.NewInstance("previous", c.cfg.Previous, url, 4, c.cfg.Secrets); err != nil {
 			return err
 		}
 		if err := c.previous.Start(ctx); err != nil {
@@ -204,7 +212,7 @@ func (c *Campaign) start(ctx context.Context) error {
 	if c.balancer, err = c.field.Balancer(); err != nil {
 		return err
 	}
-	all := workload.NewInstance("all", base(c.balancer))
+	all := c.reach("all", c.balancer)
 	for n := range wallets {
 		w, err := workload.NewWallet(fmt.Sprint("wallet ", n), c.clock, all)
 		if err != nil {
@@ -215,7 +223,10 @@ func (c *Campaign) start(ctx context.Context) error {
 	return nil
 }
 
-func base(p *faults.Proxy) string { return "http://" + p.Address() + "/t/" + tenant + "/vss" }
+// reach is the way to an instance for clients.
+func (c *Campaign) reach(name string, p *faults.Proxy) *workload.Instance {
+	return workload.NewInstance(name, "http://"+p.Address()+"/t/"+tenant+"/vss", c.cfg.Secrets.Transport)
+}
 
 func (c *Campaign) stop() error {
 	ctx, cancel := context.WithTimeout(context.Background(), recovery)
@@ -245,7 +256,7 @@ func (c *Campaign) round(ctx context.Context, n int, p plan) error {
 	var load, doing sync.WaitGroup
 	instances := c.instances
 	if p.previous {
-		instances = []*workload.Instance{c.instances[0], workload.NewInstance(c.previous.Name, base(c.previous.Front))}
+		instances = []*workload.Instance{c.instances[0], c.reach(c.previous.Name, c.previous.Front)}
 	}
 	for s := range stores {
 		store, err := workload.NewStore(fmt.Sprintf("round %d store %d", n, s), c.clock, instances)
@@ -352,6 +363,11 @@ func (c *Campaign) heal(ctx context.Context) error {
 		}
 		if err := i.WaitReady(ctx); err != nil {
 			return err
+		}
+		for name, path := range map[string]string{secrets.Metrics: "/metrics", secrets.Profiles: "/debug/pprof/goroutine?debug=2"} {
+			if page, err := i.Ops(ctx, path); err == nil {
+				c.cfg.Secrets.Read(name, page)
+			}
 		}
 	}
 	return nil

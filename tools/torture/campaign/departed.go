@@ -43,7 +43,7 @@ func (c *Campaign) leave(ctx context.Context, stopped, other *faults.Instance) (
 		name          string
 		through, past *client.Client
 	}
-	var through, past = workload.NewInstance(stopped.Name, base(stopped.Front)), workload.NewInstance(other.Name, base(other.Front))
+	through, past := c.reach(stopped.Name, stopped.Front), c.reach(other.Name, other.Front)
 	put := func(w wallet, c *client.Client, value string) error {
 		_, err := c.PutObjects(ctx, &vsspb.PutObjectRequest{StoreId: w.name, TransactionItems: []*vsspb.KeyValue{
 			{Key: workload.KeyMark, Version: -1, Value: []byte(workload.ValueMark + value)}}})

@@ -35,13 +35,14 @@ type Instance struct {
 
 // NewInstance makes an instance, not started yet, on a database of its own proxy. env comes on top of what it
 // needs; conns bounds its pool.
-func NewInstance(name, binary, databaseURL string, conns int, output platform.Output) (*Instance, error) {
+func NewInstance(name, binary, databaseURL string, conns int, output platform.Output, env ...string) (*Instance, error) {
 	back, err := NewDatabaseProxy(databaseURL)
 	if err != nil {
 		return nil, err
 	}
 	i := &Instance{Back: back}
-	i.Process = platform.NewProcess(name, binary, output, fmt.Sprintf("DATABASE_URL=%s&pool_max_conns=%d&search_path=skew,pg_catalog,public", back.URL(), conns))
+	i.Process = platform.NewProcess(name, binary, output, append(env,
+		fmt.Sprintf("DATABASE_URL=%s&pool_max_conns=%d&search_path=skew,pg_catalog,public", back.URL(), conns))...)
 	i.Front, err = NewProxy(i.dial)
 	return i, err
 }
@@ -75,7 +76,7 @@ func (i *Instance) Close(ctx context.Context) error {
 func (i *Instance) metric(ctx context.Context, name string) (float64, bool) {
 	ctx, cancel := context.WithTimeout(ctx, time.Second)
 	defer cancel()
-	page, err := i.Metrics(ctx)
+	page, err := i.Ops(ctx, "/metrics")
 	if err != nil {
 		return 0, false
 	}

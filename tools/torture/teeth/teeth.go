@@ -24,6 +24,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tools/torture/faults"
 	"github.com/vss-cloud/vss-cloud/tools/torture/history"
+	"github.com/vss-cloud/vss-cloud/tools/torture/isolation"
 	"github.com/vss-cloud/vss-cloud/tools/torture/model"
 	"github.com/vss-cloud/vss-cloud/tools/torture/workload"
 )
@@ -119,9 +120,33 @@ func Find(ctx context.Context, bug Bug, databaseURL string, seed uint64) (found 
 	}
 }
 
+// FindCrossing looks for what crosses from a tenant to another. The database must have the tenants.
+func FindCrossing(ctx context.Context, bug Bug, databaseURL string, tenants []string, seed uint64) (found Found) {
+	found.Bug = bug.Name
+	begin := time.Now()
+	defer func() { found.Took = time.Since(begin) }()
+	s, err := serve(ctx, bug, databaseURL)
+	if err != nil {
+		found.Err = err
+		return found
+	}
+	defer s.close()
+	var crossed []error
+	if found.Operations, crossed, found.Err = isolation.Run(ctx, isolation.Config{Origins: s.origins, Tenants: tenants, Calls: 2000, Seed: seed}); found.Err != nil {
+		return found
+	}
+	if len(crossed) == 0 {
+		found.Err = fmt.Errorf("not found in %d operations", found.Operations)
+		return found
+	}
+	found.By = "the models of the stores"
+	return found
+}
+
 // server is two instances of the API in this process, over one database.
 type server struct {
 	instances []*workload.Instance
+	origins   []string
 	stop      context.CancelFunc
 	running   sync.WaitGroup
 	pools     []*pgxpool.Pool
@@ -181,7 +206,8 @@ func serve(ctx context.Context, bug Bug, databaseURL string) (_ *server, err err
 			return nil, err
 		}
 		s.running.Go(func() { _ = edge.Serve(ctx, ln) })
-		s.instances = append(s.instances, workload.NewInstance(name, "http://"+ln.Addr().String()+"/t/"+Slug+"/vss"))
+		s.origins = append(s.origins, "http://"+ln.Addr().String())
+		s.instances = append(s.instances, workload.NewInstance(name, "http://"+ln.Addr().String()+"/t/"+Slug+"/vss", nil))
 	}
 	return s, nil
 }
