@@ -425,6 +425,7 @@ func (c *Campaign) judge(ctx context.Context, n int, s *workload.Store, rules mo
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.settled = append(c.settled, &settled{s, contents})
+	s.Forget()
 }
 
 // fail keeps what a person needs to see of a history that cannot be explained.
@@ -453,6 +454,7 @@ func (c *Campaign) verify(ctx context.Context, all bool) {
 	defer cancel()
 	for _, s := range stores {
 		contents, err := s.store.ReadOut(ctx, clients)
+		s.store.Forget()
 		switch {
 		case err != nil:
 			c.report.Violation("a store cannot be read", err)

@@ -1,8 +1,10 @@
 package campaign
 
 import (
+	"fmt"
 	"iter"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
@@ -19,6 +21,9 @@ type plan struct {
 	view     string // what wallets are to see nothing of
 }
 
+// crashes is how often one comes in a round of its own.
+const crashes = 6
+
 type planned struct {
 	at   time.Duration
 	kind faults.Kind
@@ -34,6 +39,9 @@ func (p plan) String() string {
 	names := make([]string, len(p.faults))
 	for i, f := range p.faults {
 		names[i] = f.kind.Name
+	}
+	if one := slices.Compact(slices.Clone(names)); len(one) == 1 && len(names) > 1 {
+		return fmt.Sprintf("%s, %d times", one[0], len(names))
 	}
 	return strings.Join(names, ", ")
 }
@@ -74,9 +82,13 @@ func (c *Campaign) plans() iter.Seq2[int, plan] {
 			if c.cfg.Only == 0 && int(c.operations.Load()) >= c.cfg.Operations && int(c.crashes.Load()) >= c.cfg.Crashes {
 				return
 			}
-			// Each alone, too.
+			// Each alone, too, and what is a crash again and again.
 			for _, k := range rng.Perm(len(faults.Kinds)) {
-				if !next(mixed(rng, faults.Kinds[k])) {
+				kinds := []faults.Kind{faults.Kinds[k]}
+				if kinds[0].Crash {
+					kinds = slices.Repeat(kinds, crashes)
+				}
+				if !next(mixed(rng, kinds...)) {
 					return
 				}
 			}
@@ -112,6 +124,7 @@ func mixed(rng *rand.Rand, kinds ...faults.Kind) plan {
 			p.lasts = k.Lasts + 2*time.Second
 		}
 	}
+	p.lasts = max(p.lasts, time.Duration(len(kinds))*time.Second)
 	for i, k := range kinds {
 		at := 500*time.Millisecond + time.Duration(rng.Int64N(int64(500*time.Millisecond)))
 		if k.Lasts == 0 {

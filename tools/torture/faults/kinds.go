@@ -66,7 +66,7 @@ var Kinds = []Kind{
 	{Name: "postmaster killed", Crash: true, Do: killDatabase},
 	{Name: "PostgreSQL restarted", Do: restartDatabase},
 	{Name: "postmaster stopped for 11 s", Lasts: long, Do: stopPostmaster},
-	{Name: "backends terminated", Crash: true, Do: terminateBackends},
+	{Name: "backends terminated", Do: terminateBackends},
 	{Name: "backend killed", Crash: true, Do: killBackend},
 	{Name: "backends stopped for 11 s", Lasts: long, Stalls: true, Do: stopBackends},
 	{Name: "requests and answers cut", Do: cutHTTP},

@@ -49,7 +49,7 @@ func New(marks ...string) *Watch {
 // spellings are what a text looks like in logs, dumps and messages of other kinds.
 func spellings(s string) []string {
 	all := []string{s, hex.EncodeToString([]byte(s)), strings.ToUpper(hex.EncodeToString([]byte(s)))}
-	decimal := strings.Trim(fmt.Sprint([]byte(s)), "[]") // as fmt prints bytes
+	decimal := strings.Trim(fmt.Sprintf("%d", []byte(s)), "[]") // as fmt prints bytes
 	all = append(all, decimal, strings.ReplaceAll(decimal, " ", ","))
 	for _, enc := range []*base64.Encoding{base64.RawStdEncoding, base64.RawURLEncoding} {
 		for before := range 3 { // bytes of something else in the first group

@@ -71,7 +71,7 @@ func Find(ctx context.Context, bug Bug, databaseURL string, seed uint64) (found 
 		return found
 	}
 	defer s.close()
-	clock := workload.Clock(begin)
+	clock, written := workload.Clock(begin), false
 	for episode := 0; ; episode++ {
 		if ctx.Err() != nil {
 			found.Err = fmt.Errorf("not found in %d operations", found.Operations)
@@ -97,7 +97,8 @@ func Find(ctx context.Context, bug Bug, databaseURL string, seed uint64) (found 
 		_, err = store.ReadOut(context.WithoutCancel(ctx), clients)
 		ops := store.History()
 		found.Operations += len(ops)
-		if err == nil && !slices.ContainsFunc(ops, func(o history.Op) bool { return o.Kind == history.Put && o.Outcome == history.OK }) {
+		written = written || slices.ContainsFunc(ops, func(o history.Op) bool { return o.Kind == history.Put && o.Outcome == history.OK })
+		if err == nil && !written && episode == 20 {
 			err = errors.New("nothing can be written, so nothing can be found")
 		}
 		if err != nil {

@@ -431,6 +431,13 @@ func (s *Store) History() []history.Op {
 	return ops
 }
 
+// Forget lets go of the history, once it was judged.
+func (s *Store) Forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ops, s.wrong = nil, nil
+}
+
 // Wrong is what was answered that no state of the store explains: an impossible value, a status that the
 // contract does not have, a header that is missing.
 func (s *Store) Wrong() []error {
