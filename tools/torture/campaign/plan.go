@@ -22,7 +22,7 @@ type plan struct {
 }
 
 // crashes is how often one comes in a round of its own.
-const crashes = 6
+const crashes = 12
 
 type planned struct {
 	at   time.Duration
@@ -66,7 +66,7 @@ func (c *Campaign) plans() iter.Seq2[int, plan] {
 				return
 			}
 		}
-		if c.previous != nil && !next(plan{lasts: 3 * time.Second, previous: true}) {
+		if !next(plan{lasts: 3 * time.Second, previous: c.previous != nil}) { // the numbers are the same without
 			return
 		}
 		for deal := uint64(0); ; deal++ {
@@ -124,7 +124,7 @@ func mixed(rng *rand.Rand, kinds ...faults.Kind) plan {
 			p.lasts = k.Lasts + 2*time.Second
 		}
 	}
-	p.lasts = max(p.lasts, time.Duration(len(kinds))*time.Second)
+	p.lasts = max(p.lasts, time.Duration(len(kinds))*1500*time.Millisecond)
 	for i, k := range kinds {
 		at := 500*time.Millisecond + time.Duration(rng.Int64N(int64(500*time.Millisecond)))
 		if k.Lasts == 0 {

@@ -152,28 +152,28 @@ func Refuses(ctx context.Context, cfg Config, setting string) (otherwise, err er
 }
 
 // Tooth runs a server on a database that loses the last of its commits in a crash, kills that, and counts the
-// acknowledged writes that the ledger misses. None would mean that the ledger has no teeth.
-func Tooth(ctx context.Context, cfg Config) (acknowledged, lost int, err error) {
-	url, err := cfg.Database.Create(ctx, "lossy", tenant)
+// acknowledged writes that the ledger misses. None would mean that the ledger has no teeth. name is for the database.
+func Tooth(ctx context.Context, cfg Config, name string) (acknowledged, lost int, err error) {
+	url, err := cfg.Database.Create(ctx, name, tenant)
 	if err != nil {
 		return 0, 0, err
 	}
-	if err := cfg.Database.Exec(ctx, "postgres", `ALTER DATABASE lossy SET synchronous_commit = off`); err != nil {
+	if err := cfg.Database.Exec(ctx, "postgres", `ALTER DATABASE `+name+` SET synchronous_commit = off`); err != nil {
 		return 0, 0, err
 	}
 	// Nor does anybody write them down soon.
-	for name, value := range map[string]string{"wal_writer_delay": "'10s'", "wal_writer_flush_after": "'1GB'"} {
-		if err := set(ctx, cfg.Database, name, value); err != nil {
+	for setting, value := range map[string]string{"wal_writer_delay": "'10s'", "wal_writer_flush_after": "'1GB'"} {
+		if err := set(ctx, cfg.Database, setting, value); err != nil {
 			return 0, 0, err
 		}
-		defer func() { err = errors.Join(err, set(context.WithoutCancel(ctx), cfg.Database, name, "")) }()
+		defer func() { err = errors.Join(err, set(context.WithoutCancel(ctx), cfg.Database, setting, "")) }()
 	}
 	p := cfg.instance("lossy", url, allowed)
 	defer func() { err = errors.Join(err, p.Stop(ctx)) }()
 	if err := p.Serve(ctx); err != nil {
 		return 0, 0, err
 	}
-	store, err := workload.NewStore("lossy", workload.Clock(time.Now()), []*workload.Instance{cfg.reach(p)})
+	store, err := workload.NewStore(name, workload.Clock(time.Now()), []*workload.Instance{cfg.reach(p)})
 	if err != nil {
 		return 0, 0, err
 	}

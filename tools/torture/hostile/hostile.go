@@ -46,12 +46,13 @@ type Result struct {
 	Ended       string         // the server did
 }
 
-// Idle is how many connections are held open and idle.
-const Idle = 5000
+// most is how many connections are held open and idle, if that many files may be open.
+const most = 5000
 
 // Run lays siege to the server.
 func Run(ctx context.Context, cfg Config) (r Result, err error) {
-	if err := raiseLimit(); err != nil {
+	files, err := raiseLimit()
+	if err != nil {
 		return r, err
 	}
 	t := &target{Config: cfg, address: cfg.Process.Address()}
@@ -71,7 +72,7 @@ func Run(ctx context.Context, cfg Config) (r Result, err error) {
 	life.Go(func() { wallet.Run(living, rand.New(rand.NewPCG(cfg.Seed, 1)), 20*time.Millisecond) })
 	defer func() { stop(); life.Wait() }()
 
-	idle, err := t.idle()
+	idle, err := t.idle(min(most, files-2000)) // the others need some, too
 	defer idle.close()
 	if err != nil {
 		return r, err
@@ -102,17 +103,18 @@ func Run(ctx context.Context, cfg Config) (r Result, err error) {
 	return r, err
 }
 
-// raiseLimit lets the process open as many files as it may.
-func raiseLimit() error {
+// raiseLimit lets the process open as many files as it may, and returns how many those are. A server that it
+// starts has the same limit.
+func raiseLimit() (files int, err error) {
 	var limit syscall.Rlimit
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return err
+		return 0, err
 	}
-	if limit.Max < Idle+1000 {
-		return fmt.Errorf("this process may open %d files, and needs %d", limit.Max, Idle+1000)
+	if limit.Max < 3000 {
+		return 0, fmt.Errorf("this process may open %d files, and needs 3000 at least", limit.Max)
 	}
 	limit.Cur = limit.Max
-	return syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
+	return int(min(limit.Max, 1<<20)), syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit)
 }
 
 type target struct {
@@ -141,7 +143,7 @@ func many(n int, attack func(i int) bool) (well int) {
 }
 
 // patience is longer than the server's with any request.
-const patience = 20 * time.Second
+const patience = time.Minute
 
 func (t *target) dial() (net.Conn, error) {
 	conn, err := net.DialTimeout("tcp", t.address, patience)
@@ -306,8 +308,8 @@ func judged(name string, well, n int, what string) Attack {
 type idle struct{ conns []net.Conn }
 
 // idle opens connections that have made one request each and make no other.
-func (t *target) idle() (*idle, error) {
-	i := &idle{conns: make([]net.Conn, Idle)}
+func (t *target) idle(n int) (*idle, error) {
+	i := &idle{conns: make([]net.Conn, n)}
 	var failed atomic.Pointer[error]
 	next := make(chan int)
 	go func() {
