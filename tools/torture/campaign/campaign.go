@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"path/filepath"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -36,7 +37,7 @@ const (
 	patience  = time.Minute // with a store that is to be read out
 	recovery  = 2 * time.Minute
 	keepUntil = 40 // settled stores that are read again after a crash
-	tries     = 6  // of a fault that another one prevents
+	tries     = 8  // of a fault that another one prevents
 )
 
 // Config of a campaign.
@@ -288,6 +289,7 @@ func (c *Campaign) round(ctx context.Context, n int, p plan) error {
 	doing.Wait()
 	stop()
 	load.Wait()
+	ctx = context.WithoutCancel(ctx) // an interrupted run is judged, too
 	if err := c.heal(ctx); err != nil {
 		return err
 	}
@@ -335,7 +337,7 @@ func (c *Campaign) inflict(ctx context.Context, k faults.Kind, rng *rand.Rand) b
 		if err == nil {
 			return true
 		}
-		time.Sleep(time.Second)
+		time.Sleep(2 * time.Second) // a recovery takes some
 	}
 	return false
 }
@@ -419,7 +421,7 @@ func (c *Campaign) judge(ctx context.Context, n int, s *workload.Store, rules mo
 		return
 	case verdict == model.Undecided:
 		f := history.File{Store: s.Name, Seed: c.cfg.Seed, Deadline: rules.Deadline, Stalled: rules.Stalled, Ops: ops}
-		name := filepath.Join(c.cfg.Out, fmt.Sprintf("round-%d-%s.undecided.json", n, filepath.Base(s.Name)))
+		name := c.keep(s) + ".undecided.json"
 		c.report.Violation("undecided", errors.Join(fmt.Errorf("store %s: %d operations, in %s", s.Name, len(ops), name), f.Write(name)))
 	}
 	c.mu.Lock()
@@ -428,12 +430,17 @@ func (c *Campaign) judge(ctx context.Context, n int, s *workload.Store, rules mo
 	s.Forget()
 }
 
+// keep is the path, without its ending, under which the history of a store is kept.
+func (c *Campaign) keep(s *workload.Store) string {
+	return filepath.Join(c.cfg.Out, strings.ReplaceAll(s.Name, " ", "-"))
+}
+
 // fail keeps what a person needs to see of a history that cannot be explained.
 func (c *Campaign) fail(n int, s *workload.Store, ops []history.Op, rules model.Rules) {
 	c.mu.Lock()
 	f := history.File{Store: s.Name, Seed: c.cfg.Seed, Deadline: rules.Deadline, Stalled: rules.Stalled, Ops: ops, Faults: slices.Clone(c.faults)}
 	c.mu.Unlock()
-	name := filepath.Join(c.cfg.Out, fmt.Sprintf("round-%d-%s", n, filepath.Base(s.Name)))
+	name := c.keep(s)
 	small := f
 	small.Ops = model.Smallest(ops, rules)
 	err := errors.Join(f.Write(name+".json"), small.Write(name+".smallest.json"), model.Visualize(small, name+".html"))
