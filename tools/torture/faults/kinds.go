@@ -502,8 +502,8 @@ func migrate(ctx context.Context, f *Field, _ *rand.Rand) error {
 				fmt.Sprintf(`ALTER TABLE stores DROP COLUMN IF EXISTS torture_%d`, n),
 			} {
 				_, err := conn.Exec(ctx, sql)
-				if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "55P03" {
-					continue // it gives up, rather than make everybody wait behind it
+				if pg, ok := errors.AsType[*pgconn.PgError](err); ok && (pg.Code == "55P03" || pg.Code == "42703") {
+					continue // it gives up, rather than make everybody wait behind it, or has before
 				}
 				if err != nil {
 					return err
