@@ -63,8 +63,9 @@ interop: ## The released Rust clients against a server of this tree
 	tools/interop/run.sh
 
 .PHONY: torture
-torture: ## Faults under load, judged by a model of the contract (SEED= and ROUND= replay, LONG=1 goes on for long); unfinished
-	cd tools/torture && go run . --root ../.. $(if $(SEED),--seed $(SEED)) $(if $(ROUND),--round $(ROUND)) $(if $(LONG),--operations 1000000 --crashes 100)
+torture: ## Faults under load, judged by a model of the contract (SEED= and ROUND= replay; LONG=1: 100 crashes, 1e6 operations, long fuzzing)
+	go -C tools/torture run . --root $(CURDIR) $(if $(SEED),--seed $(SEED)) $(if $(ROUND),--round $(ROUND)) $(if $(LONG),--operations 1000000 --crashes 100 --stores 16)
+	$(if $(LONG),@$(MAKE) --no-print-directory fuzz FUZZTIME=10m)
 
 .PHONY: fuzz
 fuzz: ## Each fuzz target for FUZZTIME (30s)

@@ -17,9 +17,25 @@ import (
 // sockets, and behind each is the word that its client has left. None may take effect (CONTRACT section 3): by
 // then the wallet may have written something newer through the other instance. Each wallet does, here, so
 // that what comes late is seen to overwrite it.
-func (c *Campaign) departed(ctx context.Context, stopped, other *faults.Instance) error {
+func (c *Campaign) departed(ctx context.Context) error {
+	made, late := 0, 0
+	for n := range c.cfg.Departures {
+		stopped, other := c.field.Instances[n%2], c.field.Instances[(n+1)%2]
+		m, l, err := c.leave(ctx, stopped, other)
+		if err != nil {
+			return err
+		}
+		made, late = made+m, late+l
+	}
+	c.report.Check("a put whose client has left takes no effect", "an instance stopped until its clients have left",
+		"their wallets write something newer through the other one", late == 0 && made > 0, "%d puts, %d took effect", made, late)
+	return nil
+}
+
+// leave makes the clients of one instance leave it, and counts the puts they leave behind and those that took effect.
+func (c *Campaign) leave(ctx context.Context, stopped, other *faults.Instance) (made, late int, err error) {
 	const (
-		each    = 50
+		each    = 100
 		leaving = 1500 * time.Millisecond
 	)
 	c.report.Status("clients leave while instance %s is stopped", stopped.Name)
@@ -27,27 +43,27 @@ func (c *Campaign) departed(ctx context.Context, stopped, other *faults.Instance
 		name          string
 		through, past *client.Client
 	}
-	var through, past = workload.NewInstance(stopped.Name, base(stopped.Front)), workload.NewInstance(other.Name, base(other.Front))
+	through, past := c.reach(stopped.Name, stopped.Front), c.reach(other.Name, other.Front)
 	put := func(w wallet, c *client.Client, value string) error {
 		_, err := c.PutObjects(ctx, &vsspb.PutObjectRequest{StoreId: w.name, TransactionItems: []*vsspb.KeyValue{
 			{Key: workload.KeyMark, Version: -1, Value: []byte(workload.ValueMark + value)}}})
 		return err
 	}
-	made, late, newer := 0, 0, []wallet(nil)
+	var newer []wallet
 	wallets := make([]wallet, each)
 	for n := range wallets {
 		w := wallet{name: fmt.Sprintf("departed %s %d %v", stopped.Name, n, c.clock.Now())}
 		auth, err := workload.NewAuth(w.name)
 		if err != nil {
-			return err
+			return 0, 0, err
 		}
 		if w.through, err = client.New(client.Config{
 			BaseURL: through.BaseURL, HTTPClient: through.HTTP, Auth: auth, AttemptTimeout: leaving, Retry: client.Retry{MaxAttempts: 1},
 		}); err != nil {
-			return err
+			return 0, 0, err
 		}
 		if w.past, err = client.New(client.Config{BaseURL: past.BaseURL, HTTPClient: past.HTTP, Auth: auth}); err != nil {
-			return err
+			return 0, 0, err
 		}
 		wallets[n] = w
 	}
@@ -58,7 +74,7 @@ func (c *Campaign) departed(ctx context.Context, stopped, other *faults.Instance
 	}
 	before.Wait()
 	if err := stopped.Signal(syscall.SIGSTOP); err != nil {
-		return err
+		return 0, 0, err
 	}
 	var calls sync.WaitGroup
 	for _, w := range wallets {
@@ -71,13 +87,13 @@ func (c *Campaign) departed(ctx context.Context, stopped, other *faults.Instance
 		}
 	}
 	if err := stopped.Signal(syscall.SIGCONT); err != nil {
-		return err
+		return 0, 0, err
 	}
 	time.Sleep(2 * time.Second)
 	for _, w := range newer {
 		got, err := w.past.GetObject(ctx, &vsspb.GetObjectRequest{StoreId: w.name, Key: workload.KeyMark})
 		if err != nil {
-			return err
+			return 0, 0, err
 		}
 		made++
 		if string(got.GetValue().GetValue()) != workload.ValueMark+"newer" {
@@ -88,6 +104,5 @@ func (c *Campaign) departed(ctx context.Context, stopped, other *faults.Instance
 		c.report.Violation("a write of a client that had left took effect",
 			fmt.Errorf("%d of %d overwrote what their wallets had saved since", late, made))
 	}
-	c.report.Row("puts whose client left while the API was stopped", "%d of %d took effect", late, made)
-	return nil
+	return made, late, nil
 }

@@ -1,13 +1,14 @@
 package campaign
 
 import (
+	"fmt"
 	"iter"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/vss-cloud/vss-cloud/tools/torture/faults"
-	"github.com/vss-cloud/vss-cloud/tools/torture/workload"
 )
 
 // plan is what is done in a round.
@@ -16,8 +17,12 @@ type plan struct {
 	delays   bool // requests may be on their way for a while
 	stalls   bool // processes of the database stand still
 	faults   []planned
-	previous *workload.Instance
+	previous bool   // one instance is of the commit before
+	view     string // what wallets are to see nothing of
 }
+
+// crashes is how often one comes in a round of its own.
+const crashes = 12
 
 type planned struct {
 	at   time.Duration
@@ -26,18 +31,24 @@ type planned struct {
 
 func (p plan) String() string {
 	if len(p.faults) == 0 {
+		if p.previous {
+			return "the commit before beside today's"
+		}
 		return "no fault"
 	}
 	names := make([]string, len(p.faults))
 	for i, f := range p.faults {
 		names[i] = f.kind.Name
 	}
+	if one := slices.Compact(slices.Clone(names)); len(one) == 1 && len(names) > 1 {
+		return fmt.Sprintf("%s, %d times", one[0], len(names))
+	}
 	return strings.Join(names, ", ")
 }
 
-// plans are the rounds of the campaign, by number from 1: one without any fault, then every fault at least
-// once, dealt out so that a long one comes with a few others, and then more until there is enough of it all.
-// They follow from the seed alone.
+// plans are the rounds of the campaign, by number from 1: one without any fault, what operators do, then every
+// fault at least once, dealt out so that a long one comes with a few others, and then more until there is enough
+// of it all. They follow from the seed alone.
 func (c *Campaign) plans() iter.Seq2[int, plan] {
 	return func(yield func(int, plan) bool) {
 		n := 0
@@ -46,6 +57,16 @@ func (c *Campaign) plans() iter.Seq2[int, plan] {
 			return c.cfg.Only != 0 && c.cfg.Only != n || yield(n, p)
 		}
 		if !next(plan{lasts: 3 * time.Second}) {
+			return
+		}
+		for _, k := range faults.Restarts {
+			p := mixed(rand.New(rand.NewPCG(c.cfg.Seed, 1<<57)), k)
+			p.view = k.Name
+			if !next(p) {
+				return
+			}
+		}
+		if !next(plan{lasts: 3 * time.Second, previous: c.previous != nil}) { // the numbers are the same without
 			return
 		}
 		for deal := uint64(0); ; deal++ {
@@ -61,9 +82,13 @@ func (c *Campaign) plans() iter.Seq2[int, plan] {
 			if c.cfg.Only == 0 && int(c.operations.Load()) >= c.cfg.Operations && int(c.crashes.Load()) >= c.cfg.Crashes {
 				return
 			}
-			// Each alone, too.
+			// Each alone, too, and what is a crash again and again.
 			for _, k := range rng.Perm(len(faults.Kinds)) {
-				if !next(mixed(rng, faults.Kinds[k])) {
+				kinds := []faults.Kind{faults.Kinds[k]}
+				if kinds[0].Crash {
+					kinds = slices.Repeat(kinds, crashes)
+				}
+				if !next(mixed(rng, kinds...)) {
 					return
 				}
 			}
@@ -99,6 +124,7 @@ func mixed(rng *rand.Rand, kinds ...faults.Kind) plan {
 			p.lasts = k.Lasts + 2*time.Second
 		}
 	}
+	p.lasts = max(p.lasts, time.Duration(len(kinds))*1500*time.Millisecond)
 	for i, k := range kinds {
 		at := 500*time.Millisecond + time.Duration(rng.Int64N(int64(500*time.Millisecond)))
 		if k.Lasts == 0 {

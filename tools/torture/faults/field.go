@@ -5,6 +5,8 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -33,13 +35,14 @@ type Instance struct {
 
 // NewInstance makes an instance, not started yet, on a database of its own proxy. env comes on top of what it
 // needs; conns bounds its pool.
-func NewInstance(name, binary, databaseURL string, conns int, output platform.Output) (*Instance, error) {
+func NewInstance(name, binary, databaseURL string, conns int, output platform.Output, env ...string) (*Instance, error) {
 	back, err := NewDatabaseProxy(databaseURL)
 	if err != nil {
 		return nil, err
 	}
 	i := &Instance{Back: back}
-	i.Process = platform.NewProcess(name, binary, output, fmt.Sprintf("DATABASE_URL=%s&pool_max_conns=%d&search_path=skew,pg_catalog,public", back.URL(), conns))
+	i.Process = platform.NewProcess(name, binary, output, append(env,
+		fmt.Sprintf("DATABASE_URL=%s&pool_max_conns=%d&search_path=skew,pg_catalog,public", back.URL(), conns))...)
 	i.Front, err = NewProxy(i.dial)
 	return i, err
 }
@@ -67,6 +70,23 @@ func (i *Instance) Close(ctx context.Context) error {
 	err := i.End(ctx, terminate)
 	_, _ = i.Front.Close(), i.Back.Close()
 	return err
+}
+
+// metric is the value of the first series of this name on the instance's page.
+func (i *Instance) metric(ctx context.Context, name string) (float64, bool) {
+	ctx, cancel := context.WithTimeout(ctx, time.Second)
+	defer cancel()
+	page, err := i.Ops(ctx, "/metrics")
+	if err != nil {
+		return 0, false
+	}
+	for line := range strings.Lines(string(page)) {
+		if strings.HasPrefix(line, name) {
+			v, err := strconv.ParseFloat(line[strings.LastIndexByte(strings.TrimSpace(line), ' ')+1:len(line)-1], 64)
+			return v, err == nil
+		}
+	}
+	return 0, false
 }
 
 // Balancer makes a proxy that sends each connection to an instance that runs, in turns.
@@ -107,6 +127,9 @@ func (f *Field) backends(ctx context.Context) (pids []int, err error) {
 	err = f.query(ctx, func(ctx context.Context, conn *pgx.Conn) error {
 		rows, _ := conn.Query(ctx, `SELECT pid FROM pg_stat_activity WHERE application_name = 'vss_api' ORDER BY state <> 'active', random()`)
 		pids, err = pgx.CollectRows(rows, pgx.RowTo[int])
+		if err == nil && len(pids) == 0 {
+			err = errNothing
+		}
 		return err
 	})
 	return pids, err

@@ -5,15 +5,18 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
+	"strconv"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/vss-cloud/vss-cloud/db"
+	"github.com/vss-cloud/vss-cloud/tools/torture/platform"
 )
 
 const terminate = syscall.SIGTERM
@@ -35,9 +38,16 @@ type Kind struct {
 	Crash bool
 
 	// Do does it and returns when it is undone: the platform may still be recovering, but nothing is in its
-	// way. An error says that it was not done, or not all of it, as where another one was in its way.
+	// way. An error says that it was not done, or not all of it, as where another one was in its way or where it
+	// hit nothing; it can be tried again. A [Finding] says more.
 	Do func(ctx context.Context, f *Field, rng *rand.Rand) error
 }
+
+// Finding is an error by which the platform itself has failed, whatever was done to it.
+type Finding struct{ error }
+
+// errNothing: what the fault is about was not there just then.
+var errNothing = errors.New("there was nothing to do it to")
 
 // long is more than any call may take, and longer than the most patient client waits (10 s). While the API is
 // stopped, clients have time to give up and to write something newer through the other instance.
@@ -49,13 +59,14 @@ const (
 // Kinds are the faults of a schedule.
 var Kinds = []Kind{
 	{Name: "API killed", Crash: true, Do: killAPI},
+	{Name: "API crashed", Crash: true, Do: crashAPI},
 	{Name: "API restarted", Do: restartAPI},
 	{Name: "API stopped for 14 s", Lasts: stopped, Do: stopAPI(stopped)},
 	{Name: "API stopped for a moment", Do: stopAPI(2 * time.Second)},
 	{Name: "postmaster killed", Crash: true, Do: killDatabase},
 	{Name: "PostgreSQL restarted", Do: restartDatabase},
 	{Name: "postmaster stopped for 11 s", Lasts: long, Do: stopPostmaster},
-	{Name: "backends terminated", Crash: true, Do: terminateBackends},
+	{Name: "backends terminated", Do: terminateBackends},
 	{Name: "backend killed", Crash: true, Do: killBackend},
 	{Name: "backends stopped for 11 s", Lasts: long, Stalls: true, Do: stopBackends},
 	{Name: "requests and answers cut", Do: cutHTTP},
@@ -69,8 +80,16 @@ var Kinds = []Kind{
 	{Name: "locks held for a moment", Do: holdLocks(2 * time.Second)},
 	{Name: "locks held for 11 s", Lasts: long, Do: holdLocks(long)},
 	{Name: "table locked", Do: lockTable},
+	{Name: "connection pool exhausted", Do: exhaustPool},
+	{Name: "PostgreSQL takes no connection", Do: refuseConnections},
 	{Name: "database clock jumps", Do: jumpClock},
 	{Name: "migrations", Do: migrate},
+}
+
+// Restarts are what operators do every week. A wallet is to see nothing of either.
+var Restarts = []Kind{
+	{Name: "each API restarted in turn", Do: restartAPIs},
+	{Name: "PostgreSQL restarted, alone", Do: restartDatabase},
 }
 
 func (f *Field) anyInstance(rng *rand.Rand) *Instance { return f.Instances[rng.IntN(len(f.Instances))] }
@@ -89,24 +108,47 @@ func wait(ctx context.Context, d time.Duration) {
 }
 
 func killAPI(ctx context.Context, f *Field, rng *rand.Rand) error {
-	i := f.anyInstance(rng)
+	return f.anyInstance(rng).end(ctx, syscall.SIGKILL, between(rng, 0, time.Second))
+}
+
+// crashAPI makes the process write down where all its goroutines are and end, as at a fatal error of the runtime.
+func crashAPI(ctx context.Context, f *Field, rng *rand.Rand) error {
+	return f.anyInstance(rng).end(ctx, syscall.SIGQUIT, between(rng, 0, time.Second))
+}
+
+// end ends the process without a goodbye and starts it again after a while.
+func (i *Instance) end(ctx context.Context, how syscall.Signal, away time.Duration) error {
 	i.process.Lock()
 	defer i.process.Unlock()
-	_ = i.End(ctx, syscall.SIGKILL)
+	_ = i.End(ctx, how)
 	i.Front.Down()
-	wait(ctx, between(rng, 0, time.Second))
+	wait(ctx, away)
 	return i.Start(context.WithoutCancel(ctx))
 }
 
 func restartAPI(ctx context.Context, f *Field, rng *rand.Rand) error {
-	i := f.anyInstance(rng)
+	return f.anyInstance(rng).restart(ctx)
+}
+
+// restartAPIs is a deploy: one after the other, the next when the last is ready.
+func restartAPIs(ctx context.Context, f *Field, _ *rand.Rand) error {
+	for _, i := range f.Instances {
+		if err := errors.Join(i.restart(ctx), i.WaitReady(ctx)); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (i *Instance) restart(ctx context.Context) error {
 	i.process.Lock()
 	defer i.process.Unlock()
-	if err := i.End(context.WithoutCancel(ctx), terminate); err != nil {
-		return fmt.Errorf("%s after SIGTERM: %w\n%s", i.Name, err, i.Tail())
+	err := i.End(context.WithoutCancel(ctx), terminate)
+	if err != nil {
+		err = Finding{fmt.Errorf("%s after SIGTERM: %w\n%s", i.Name, err, i.Tail())}
 	}
 	i.Front.Down()
-	return i.Start(context.WithoutCancel(ctx))
+	return errors.Join(err, i.Start(context.WithoutCancel(ctx)))
 }
 
 func stopAPI(d time.Duration) func(context.Context, *Field, *rand.Rand) error {
@@ -153,11 +195,13 @@ func stopPostmaster(ctx context.Context, f *Field, _ *rand.Rand) error {
 }
 
 func terminateBackends(ctx context.Context, f *Field, rng *rand.Rand) error {
+	var ended int64
 	var errs []error
 	for range 5 {
 		err := f.query(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-			_, err := conn.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity
+			tag, err := conn.Exec(ctx, `SELECT pg_terminate_backend(pid) FROM (SELECT pid FROM pg_stat_activity
 				WHERE application_name = 'vss_api' ORDER BY random() LIMIT $1) chosen`, 1+rng.IntN(6))
+			ended += tag.RowsAffected()
 			return err
 		})
 		if err != nil { // another fault has taken the database away
@@ -165,21 +209,21 @@ func terminateBackends(ctx context.Context, f *Field, rng *rand.Rand) error {
 		}
 		wait(ctx, between(rng, 50*time.Millisecond, 400*time.Millisecond))
 	}
-	if len(errs) < 5 {
-		return nil
+	if ended == 0 {
+		return errors.Join(append(errs, errNothing)...)
 	}
-	return errors.Join(errs...)
+	return nil
 }
 
 func killBackend(ctx context.Context, f *Field, _ *rand.Rand) error {
 	f.database.Lock()
 	defer f.database.Unlock()
 	pids, err := f.backends(ctx)
-	if err != nil || len(pids) == 0 {
+	if err != nil {
 		return err
 	}
 	// PostgreSQL ends all the others and recovers.
-	return ignoreGone(syscall.Kill(pids[0], syscall.SIGKILL))
+	return syscall.Kill(pids[0], syscall.SIGKILL)
 }
 
 func ignoreGone(err error) error {
@@ -256,20 +300,31 @@ func freezeBack(d time.Duration) func(context.Context, *Field, *rand.Rand) error
 	}
 }
 
-// inspect has the batches of an instance decided for a while.
-func (i *Instance) inspect(ctx context.Context, d time.Duration, decide func([]string) Action) {
-	i.Back.Inspect(decide)
+// inspect has the batches of an instance decided for a while. decide says also whether that batch was hit; one at
+// least must be.
+func (i *Instance) inspect(ctx context.Context, d time.Duration, decide func([]string) (Action, bool)) error {
+	var hits atomic.Int64
+	i.Back.Inspect(func(statements []string) Action {
+		action, hit := decide(statements)
+		if hit {
+			hits.Add(1)
+		}
+		return action
+	})
 	wait(ctx, d)
 	i.Back.Inspect(nil)
+	if hits.Load() == 0 {
+		return errNothing
+	}
+	return nil
 }
 
 func slowBack(ctx context.Context, f *Field, rng *rand.Rand) error {
 	most := between(rng, 20*time.Millisecond, 300*time.Millisecond)
-	f.anyInstance(rng).inspect(ctx, 3*time.Second, func([]string) Action {
+	return f.anyInstance(rng).inspect(ctx, 3*time.Second, func([]string) (Action, bool) {
 		time.Sleep(rand.N(most))
-		return Pass
+		return Pass, true
 	})
-	return nil
 }
 
 // commits reports whether a batch has the end of a write in it.
@@ -283,48 +338,44 @@ func commits(statements []string) bool {
 }
 
 func cutCommits(ctx context.Context, f *Field, rng *rand.Rand) error {
-	f.anyInstance(rng).inspect(ctx, 3*time.Second, func(statements []string) Action {
+	return f.anyInstance(rng).inspect(ctx, 3*time.Second, func(statements []string) (Action, bool) {
 		if commits(statements) {
 			switch rand.IntN(12) {
 			case 0:
-				return CutBefore
+				return CutBefore, true
 			case 1:
-				return CutAfter
+				return CutAfter, true
 			}
 		}
-		return Pass
+		return Pass, false
 	})
-	return nil
 }
 
 func silentCommits(ctx context.Context, f *Field, rng *rand.Rand) error {
-	f.anyInstance(rng).inspect(ctx, 3*time.Second, func(statements []string) Action {
+	return f.anyInstance(rng).inspect(ctx, 3*time.Second, func(statements []string) (Action, bool) {
 		if commits(statements) && rand.IntN(30) == 0 {
-			return Silence
+			return Silence, true
 		}
-		return Pass
+		return Pass, false
 	})
-	return nil
 }
 
-// holdLocks takes the rows of some stores that were written last, and sleeps.
+// holdLocks takes the rows of some stores that were written last, and sleeps there: who takes the database away
+// ends the sleep.
 func holdLocks(d time.Duration) func(context.Context, *Field, *rand.Rand) error {
 	return func(ctx context.Context, f *Field, rng *rand.Rand) error {
 		return f.query(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-			rows, _ := conn.Query(ctx, `SELECT store FROM stores ORDER BY last_written_at DESC LIMIT $1`, 2+rng.IntN(6))
-			stores, err := pgx.CollectRows(rows, pgx.RowTo[uuid.UUID])
-			if err != nil {
-				return err
+			tag, err := conn.Exec(ctx, `BEGIN`)
+			if err == nil {
+				tag, err = conn.Exec(ctx, `SELECT FROM stores WHERE store IN (SELECT store FROM stores
+					ORDER BY last_written_at DESC LIMIT $1) ORDER BY store FOR UPDATE`, 2+rng.IntN(6))
 			}
-			_, err = conn.Exec(ctx, `BEGIN`)
-			if err != nil {
-				return err
+			if err == nil && tag.RowsAffected() == 0 {
+				err = errNothing
 			}
-			if _, err := conn.Exec(ctx, `SELECT FROM stores WHERE store = ANY ($1) ORDER BY store FOR UPDATE`, stores); err != nil {
-				return err
+			if err == nil {
+				_, err = conn.Exec(ctx, `SELECT pg_sleep($1)`, d.Seconds())
 			}
-			wait(ctx, d)
-			_, err = conn.Exec(context.WithoutCancel(ctx), `ROLLBACK`)
 			return err
 		})
 	}
@@ -332,10 +383,71 @@ func holdLocks(d time.Duration) func(context.Context, *Field, *rand.Rand) error 
 
 func lockTable(ctx context.Context, f *Field, rng *rand.Rand) error {
 	return f.query(ctx, func(ctx context.Context, conn *pgx.Conn) error {
-		_, err := conn.Exec(ctx, `BEGIN; LOCK TABLE objects IN ACCESS EXCLUSIVE MODE`)
-		wait(ctx, between(rng, 500*time.Millisecond, 3*time.Second))
+		_, err := conn.Exec(ctx, `BEGIN; LOCK TABLE objects IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(`+
+			strconv.FormatFloat(between(rng, 500*time.Millisecond, 3*time.Second).Seconds(), 'f', 3, 64)+`)`)
 		return err
 	})
+}
+
+// exhaustPool holds up every call there is until an instance has no connection left for more of them, and a while
+// longer.
+func exhaustPool(ctx context.Context, f *Field, _ *rand.Rand) error {
+	starved := func(ctx context.Context, i *Instance) bool {
+		taken, ok := i.metric(ctx, "pgxpool_acquired_connections")
+		most, known := i.metric(ctx, "pgxpool_max_connections")
+		return ok && known && taken >= most
+	}
+	return f.query(ctx, func(ctx context.Context, conn *pgx.Conn) error {
+		if _, err := conn.Exec(ctx, `BEGIN; LOCK TABLE stores, objects IN ACCESS EXCLUSIVE MODE`); err != nil {
+			return err
+		}
+		for n := 0; !slices.ContainsFunc(f.Instances, func(i *Instance) bool { return starved(ctx, i) }); n++ {
+			if n == 40 {
+				return errNothing
+			}
+			if _, err := conn.Exec(ctx, `SELECT pg_sleep(0.1)`); err != nil {
+				return err
+			}
+		}
+		_, err := conn.Exec(ctx, `SELECT pg_sleep(1.5)`)
+		return err
+	})
+}
+
+// refuseConnections takes the connections of the API away and refuses new ones for a while, as a PostgreSQL does
+// that has too many.
+func refuseConnections(ctx context.Context, f *Field, _ *rand.Rand) (err error) {
+	do := func(sql string) error {
+		return f.query(context.WithoutCancel(ctx), func(ctx context.Context, conn *pgx.Conn) error {
+			_, err := conn.Exec(ctx, sql)
+			return err
+		})
+	}
+	defer func() {
+		err = errors.Join(err, insist(func() error { return do(`ALTER ROLE ` + platform.Login + ` CONNECTION LIMIT -1`) }))
+	}()
+	if err := do(`ALTER ROLE ` + platform.Login + ` CONNECTION LIMIT 0`); err != nil {
+		return err
+	}
+	if err := do(renew); err != nil {
+		return err
+	}
+	wait(ctx, 2*time.Second)
+	return nil
+}
+
+// renew ends the connections of the API.
+const renew = `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'vss_api'`
+
+// insist does what must not be left undone, once the database is back.
+func insist(do func() error) (err error) {
+	for range 40 {
+		if err = do(); err == nil {
+			return nil
+		}
+		time.Sleep(500 * time.Millisecond)
+	}
+	return err
 }
 
 // jumpClock makes the database's clock jump to and fro: a function in front of PostgreSQL's own adds to it. The
@@ -347,8 +459,8 @@ func jumpClock(ctx context.Context, f *Field, rng *rand.Rand) (err error) {
 			return err
 		})
 	}
-	const renew = `SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'vss_api'`
 	if err := do(`
+		DROP SCHEMA IF EXISTS skew CASCADE;
 		CREATE SCHEMA skew;
 		CREATE TABLE skew.clock (by interval NOT NULL);
 		INSERT INTO skew.clock VALUES ('0');
@@ -360,14 +472,7 @@ func jumpClock(ctx context.Context, f *Field, rng *rand.Rand) (err error) {
 		return err
 	}
 	defer func() {
-		for n := 0; ; n++ { // it must not stay
-			undone := do(`DROP SCHEMA IF EXISTS skew CASCADE; ` + renew)
-			if undone == nil || n == 20 {
-				err = errors.Join(err, undone)
-				return
-			}
-			time.Sleep(500 * time.Millisecond)
-		}
+		err = errors.Join(err, insist(func() error { return do(`DROP SCHEMA IF EXISTS skew CASCADE; ` + renew) }))
 	}()
 	for _, by := range []time.Duration{time.Hour, -time.Hour, 0, 5 * time.Second, -5 * time.Second, 0} {
 		wait(ctx, between(rng, 100*time.Millisecond, 500*time.Millisecond))
@@ -397,8 +502,8 @@ func migrate(ctx context.Context, f *Field, _ *rand.Rand) error {
 				fmt.Sprintf(`ALTER TABLE stores DROP COLUMN IF EXISTS torture_%d`, n),
 			} {
 				_, err := conn.Exec(ctx, sql)
-				if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "55P03" {
-					continue // it gives up, rather than make everybody wait behind it
+				if pg, ok := errors.AsType[*pgconn.PgError](err); ok && (pg.Code == "55P03" || pg.Code == "42703") {
+					continue // it gives up, rather than make everybody wait behind it, or has before
 				}
 				if err != nil {
 					return err

@@ -103,7 +103,17 @@ type inquiry struct {
 	unknown  []unknown // by when they began, and so by when their time is up
 	stalled  bool
 	thorough bool
+	work     int  // that is left
 	lost     bool // some possibility was not followed
+}
+
+// spent counts a possibility that is looked at, and the n others that it is held against. Once the work is used
+// up nothing is explained any more, and the search soon ends.
+func (q *inquiry) spent(n int) bool {
+	if q.work -= 1 + n; q.work < 0 {
+		q.lost = true
+	}
+	return q.work < 0
 }
 
 type unknown struct {
@@ -116,6 +126,9 @@ type unknown struct {
 func (q *inquiry) step(before beliefs, o history.Op) (after beliefs) {
 	places := q.places(o)
 	for _, b := range before {
+		if q.spent(len(after)) {
+			return nil
+		}
 		starts := beliefs{b}
 		if q.thorough {
 			changes := o.Mutates() && o.Outcome == history.OK
@@ -163,6 +176,9 @@ func (q *inquiry) closure(b belief, end time.Duration, which func(belief, unknow
 	for next := found; len(next) > 0; {
 		var level beliefs
 		for _, b := range next {
+			if q.spent(len(found) + len(q.unknown)) {
+				return found
+			}
 			for _, i := range q.candidates(b, end, nil, which) {
 				if b, ok := q.apply(b, i); ok {
 					var isNew bool
@@ -186,6 +202,9 @@ func (q *inquiry) explain(b belief, o history.Op) (after beliefs) {
 	for level, depth := seen, 0; len(level) > 0; depth++ {
 		var next beliefs
 		for _, b := range level {
+			if q.spent(len(seen) + len(q.unknown)) {
+				return nil
+			}
 			places := q.places(o)
 			if q.creates(b, o) {
 				places |= order
@@ -424,7 +443,7 @@ var errTooMany = errors.New("too many writes of unknown outcome in one history")
 
 // judge asks porcupine about the attempts that were answered.
 func judge(keys Keys, ops []history.Op, r Rules, thorough bool) (Verdict, error) {
-	q := &inquiry{keys: keys, stalled: r.Stalled, thorough: thorough}
+	q := &inquiry{keys: keys, stalled: r.Stalled, thorough: thorough, work: cmp.Or(r.Work, enough)}
 	var answered []porcupine.Operation
 	for _, o := range ops {
 		switch {
@@ -440,7 +459,8 @@ func judge(keys Keys, ops []history.Op, r Rules, thorough bool) (Verdict, error)
 	}
 	slices.SortFunc(q.unknown, func(a, b unknown) int { return cmp.Compare(a.Call, b.Call) })
 	seed := maphash.MakeSeed()
-	v := verdict(porcupine.CheckOperationsTimeout(porcupine.Model{
+	v := Violated
+	if porcupine.CheckOperations(porcupine.Model{
 		Init: func() any { return beliefs{{}} },
 		StepContext: func(_ context.Context, state, input, _ any) (bool, any) {
 			after := q.step(state.(beliefs), input.(history.Op))
@@ -456,8 +476,9 @@ func judge(keys Keys, ops []history.Op, r Rules, thorough bool) (Verdict, error)
 			}
 			return h
 		},
-	}, answered, r.Patience))
-	if v == Violated && q.lost {
+	}, answered) {
+		v = Linearizable
+	} else if q.lost {
 		v = Undecided
 	}
 	return v, nil

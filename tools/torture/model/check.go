@@ -1,6 +1,7 @@
 package model
 
 import (
+	"cmp"
 	"fmt"
 	"hash/maphash"
 	"math"
@@ -17,8 +18,8 @@ import (
 // Verdict is what a history comes to.
 type Verdict int
 
-// The verdicts. KeyByKey: of the whole it could not be found out in time (too many writes had no answer), but
-// every key by itself, and the store's version, is linearizable. Undecided: not even that is known.
+// The verdicts. KeyByKey: of the whole it was not found out (too many writes had no answer), but every key by
+// itself, and the store's version, is linearizable. Undecided: not even that is known.
 const (
 	Linearizable Verdict = iota
 	KeyByKey
@@ -40,9 +41,12 @@ type Rules struct {
 	// nothing: past its deadline it may show as long as nothing else was written to the store since.
 	Stalled bool
 
-	// Patience is how long the search may take.
-	Patience time.Duration
+	// Work bounds a search by its steps and not by time, so that a verdict is the same on any machine. Zero:
+	// enough for the histories of a run; a second or two.
+	Work int
 }
+
+const enough = 2_000_000
 
 // Check judges the history of one store that began empty. An attempt with outcome Unknown may have taken
 // effect or not. One that was Refused must not have: it is left out, so that whatever shows its effect cannot
@@ -57,8 +61,10 @@ func Check(ops []history.Op, r Rules) (Verdict, error) {
 	if v == Linearizable || v == Violated && !unknowns(ops) || err != nil {
 		return v, err
 	}
+	byKey := r
+	byKey.Work = 50 * cmp.Or(r.Work, enough) // half a minute, if need be: it is the least that must be known
 	for _, k := range append(keys, history.GlobalKey) {
-		if v, err := judge(keys, only(ops, k), r, true); v != Linearizable || err != nil {
+		if v, err := judge(keys, only(ops, k), byKey, true); v != Linearizable || err != nil {
 			return v, err
 		}
 	}
@@ -174,16 +180,18 @@ func Visualize(f history.File, path string) error {
 	return file.Close()
 }
 
+// patience is how long it may take to cut a history down: what is left then is larger than it need be.
+const patience = 20 * time.Second
+
 // Smallest cuts a violated history down, to what a person can follow, and stays violated. It only ever takes
 // away what could not have been the explanation of what is left.
 func Smallest(ops []history.Op, r Rules) []history.Op {
-	ends := time.Now().Add(r.Patience)
+	r.Work = cmp.Or(r.Work, enough) / 10
+	ends := time.Now().Add(patience)
 	violated := func(ops []history.Op) bool {
-		left := time.Until(ends)
-		if left <= 0 {
+		if time.Now().After(ends) {
 			return false
 		}
-		r.Patience = min(left, 5*time.Second)
 		v, err := Check(ops, r)
 		return err == nil && v == Violated
 	}

@@ -98,7 +98,7 @@ func TestHistoriesWithManyUnknownOutcomesAreDecided(t *testing.T) {
 			for seed := range uint64(5) {
 				ops := concurrent(seed, 4, 400, lost, 9*time.Second)
 				begin := time.Now()
-				v, err := Check(ops, Rules{Deadline: 9 * time.Second, Patience: time.Second})
+				v, err := Check(ops, Rules{Deadline: 9 * time.Second})
 				worst = max(worst, time.Since(begin))
 				verdicts[v]++
 				if err != nil || v != Linearizable && v != KeyByKey {
@@ -139,7 +139,7 @@ func TestUnknownWritesAreJudgedAsPorcupineJudgesThem(t *testing.T) {
 			t.Fatal(err)
 		}
 		want := verdict(porcupine.CheckOperationsTimeout(q.model, q.ops, 10*time.Second))
-		got, err := Check(ops, Rules{Deadline: deadline, Patience: 10 * time.Second})
+		got, err := Check(ops, Rules{Deadline: deadline})
 		if want == Undecided {
 			continue
 		}

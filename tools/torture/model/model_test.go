@@ -14,7 +14,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/tools/torture/model"
 )
 
-var rules = model.Rules{Deadline: 9 * time.Second, Patience: time.Minute}
+var rules = model.Rules{Deadline: 9 * time.Second}
 
 func at(version int64) *int64 { return &version }
 

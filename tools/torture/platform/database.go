@@ -66,11 +66,24 @@ func (d *Database) Pid() int { return d.running().Pid() }
 // Kill is kill -9 of the postmaster. It returns when that is gone; its backends go by themselves.
 func (d *Database) Kill() error {
 	s := d.running()
+	if d.Ended() { // its number may be another's by now
+		return nil
+	}
 	if err := syscall.Kill(s.Pid(), syscall.SIGKILL); err != nil {
 		return err
 	}
 	<-s.Done()
 	return nil
+}
+
+// Ended says whether the server has ended, by itself or by Kill or Stop.
+func (d *Database) Ended() bool {
+	select {
+	case <-d.running().Done():
+		return true
+	default:
+		return false
+	}
 }
 
 // Stop shuts the server down in order.
@@ -85,15 +98,18 @@ func (d *Database) Log() string { return filepath.Join(d.config.DataDir, "postgr
 // Login is the user that the API logs in as: one of its own, as in production.
 const Login = "torture_api"
 
+// Password is that user's. Nobody asks for it here, and nobody may write it down.
+const Password = "torture-password~"
+
 // Create makes a database with the platform's schema and these tenants in it. The URL is for the API.
 func (d *Database) Create(ctx context.Context, name string, slugs ...string) (apiURL string, err error) {
-	if err := d.exec(ctx, "postgres", "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
+	if err := d.Exec(ctx, "postgres", "CREATE DATABASE "+pgx.Identifier{name}.Sanitize()); err != nil {
 		return "", err
 	}
 	if _, err := db.Migrate(ctx, d.URL(name)); err != nil {
 		return "", err
 	}
-	err = d.exec(ctx, name, `DO $$ BEGIN
+	err = d.Exec(ctx, name, `DO $$ BEGIN
 		IF NOT EXISTS (SELECT FROM pg_roles WHERE rolname = '`+Login+`') THEN CREATE ROLE `+Login+` LOGIN IN ROLE vss_api; END IF; END $$`)
 	if err != nil {
 		return "", err
@@ -102,8 +118,18 @@ func (d *Database) Create(ctx context.Context, name string, slugs ...string) (ap
 	if err != nil {
 		return "", err
 	}
-	u.User = url.User(Login)
+	u.User = url.UserPassword(Login, Password)
 	return u.String(), CreateTenants(ctx, d.URL(name), slugs...)
+}
+
+// MultiplyTenants makes n tenants at once, as the service does one by one, and names them.
+func (d *Database) MultiplyTenants(ctx context.Context, name string, n int) (slugs []string, err error) {
+	for i := range n {
+		slugs = append(slugs, fmt.Sprintf("t%d", i))
+	}
+	return slugs, d.Exec(ctx, name, fmt.Sprintf(`
+		WITH made AS (INSERT INTO tenants (slug, name) SELECT 't' || i, 't' || i FROM generate_series(0, %d) i RETURNING id)
+		INSERT INTO credential_sources (tenant_id, name, kind, namespace) SELECT id, 'signature', 'signature', 'sig' FROM made`, n-1))
 }
 
 // CreateTenants makes tenants in a database that has the platform's schema.
@@ -126,12 +152,23 @@ func CreateTenants(ctx context.Context, url string, slugs ...string) error {
 	return nil
 }
 
-// Drop removes a database, whoever is connected.
-func (d *Database) Drop(ctx context.Context, name string) error {
-	return d.exec(ctx, "postgres", "DROP DATABASE IF EXISTS "+pgx.Identifier{name}.Sanitize()+" WITH (FORCE)")
+// Audit is every row of the audit log of a database, as text.
+func (d *Database) Audit(ctx context.Context, name string) (rows []byte, err error) {
+	conn, err := pgx.Connect(ctx, d.URL(name))
+	if err != nil {
+		return nil, err
+	}
+	err = conn.QueryRow(ctx, `SELECT coalesce(string_agg(a::text, E'\n'), '') FROM audit_log a`).Scan(&rows)
+	return rows, errors.Join(err, conn.Close(ctx))
 }
 
-func (d *Database) exec(ctx context.Context, database, sql string) error {
+// Drop removes a database, whoever is connected.
+func (d *Database) Drop(ctx context.Context, name string) error {
+	return d.Exec(ctx, "postgres", "DROP DATABASE IF EXISTS "+pgx.Identifier{name}.Sanitize()+" WITH (FORCE)")
+}
+
+// Exec runs SQL in a database as its superuser.
+func (d *Database) Exec(ctx context.Context, database, sql string) error {
 	ctx, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
 	conn, err := pgx.Connect(ctx, d.URL(database))

@@ -200,13 +200,13 @@ func (p *Process) Tail() string {
 	return ""
 }
 
-// Metrics is what its operator's listener shows.
-func (p *Process) Metrics(ctx context.Context) ([]byte, error) {
+// Ops is a page of its operator's listener.
+func (p *Process) Ops(ctx context.Context, path string) ([]byte, error) {
 	r := p.life()
 	if r == nil {
 		return nil, errors.New(p.Name + " does not run")
 	}
-	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.ops+"/metrics", http.NoBody)
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, "http://"+r.ops+path, http.NoBody)
 	if err != nil {
 		return nil, err
 	}
@@ -263,10 +263,25 @@ func (t *tail) text() string {
 	return string(t.end)
 }
 
+// Serve starts the process and returns when calls can be served.
+func (p *Process) Serve(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Minute)
+	defer cancel()
+	if err := p.Start(ctx); err != nil {
+		return err
+	}
+	return p.WaitReady(ctx)
+}
+
+// Stop ends the process in order, however long that takes.
+func (p *Process) Stop(ctx context.Context) error {
+	return p.End(context.WithoutCancel(ctx), syscall.SIGTERM)
+}
+
 // WaitReady waits until the instance says that calls can be served.
 func (p *Process) WaitReady(ctx context.Context) error {
 	for {
-		if p.ready(ctx) {
+		if p.Ready(ctx) {
 			return nil
 		}
 		select {
@@ -277,7 +292,8 @@ func (p *Process) WaitReady(ctx context.Context) error {
 	}
 }
 
-func (p *Process) ready(ctx context.Context) bool {
+// Ready asks it whether calls can be served.
+func (p *Process) Ready(ctx context.Context) bool {
 	address := p.Address()
 	if address == "" {
 		return false

@@ -9,11 +9,10 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"text/tabwriter"
 	"time"
 
 	"github.com/vss-cloud/vss-cloud/tools/torture/history"
-	"github.com/vss-cloud/vss-cloud/tools/torture/model"
-	"github.com/vss-cloud/vss-cloud/tools/torture/workload"
 )
 
 // Report gathers. It is safe for concurrent use.
@@ -23,19 +22,11 @@ type Report struct {
 	seed  uint64
 
 	mu         sync.Mutex
-	status     string
 	operations int64
 	crashes    int64
-	saved      int64
-	judged     map[model.Verdict]int
-	judgedOps  int
-	judging    time.Duration
 	faults     map[string]*tally
 	violations map[string][]error
-	slowest    time.Duration
-	verified   int
-	wallets    workload.Tally
-	rows       []row
+	checks     []check
 }
 
 type tally struct {
@@ -43,12 +34,15 @@ type tally struct {
 	notDone []error
 }
 
-type row struct{ what, figure string }
+// check is a line of the table.
+type check struct {
+	promise, fault, test, figure string
+	verdict                      string
+}
 
 // New makes a report that writes to w.
 func New(w io.Writer, seed uint64) *Report {
-	return &Report{w: w, begin: time.Now(), seed: seed, judged: make(map[model.Verdict]int),
-		faults: make(map[string]*tally), violations: make(map[string][]error)}
+	return &Report{w: w, begin: time.Now(), seed: seed, faults: make(map[string]*tally), violations: make(map[string][]error)}
 }
 
 func (r *Report) line(format string, args ...any) {
@@ -59,15 +53,14 @@ func (r *Report) line(format string, args ...any) {
 func (r *Report) Status(format string, args ...any) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.status = fmt.Sprintf(format, args...)
-	r.line("%s", r.status)
+	r.line(format, args...)
 }
 
 // Count says how much there was so far.
-func (r *Report) Count(operations, crashes, saved int64) {
+func (r *Report) Count(operations, crashes int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.operations, r.crashes, r.saved = operations, crashes, saved
+	r.operations, r.crashes = operations, crashes
 }
 
 // Round ends a round.
@@ -94,47 +87,39 @@ func (r *Report) Fault(f history.Fault, err error) {
 	t.done++
 }
 
-// Judged counts a verdict.
-func (r *Report) Judged(v model.Verdict, ops int, took time.Duration) {
+// Done is how often a fault was done.
+func (r *Report) Done(fault string) (times int, why error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.judged[v]++
-	r.judgedOps += ops
-	r.judging += took
-}
-
-// Slowest says how long an attempt took that was answered.
-func (r *Report) Slowest(d time.Duration) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.slowest = max(r.slowest, d)
-}
-
-// Verified counts stores that were read again.
-func (r *Report) Verified(n int) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.verified += n
-}
-
-// Wallet adds what a wallet saw.
-func (r *Report) Wallet(t workload.Tally) {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	r.wallets.Calls += t.Calls
-	r.wallets.Saved += t.Saved
-	r.wallets.Errors = append(r.wallets.Errors, t.Errors...)
-	r.wallets.Wrong = append(r.wallets.Wrong, t.Wrong...)
-	if t.Longest > r.wallets.Longest {
-		r.wallets.Longest, r.wallets.At = t.Longest, t.At
+	t := r.faults[fault]
+	switch {
+	case t == nil:
+		return 0, nil
+	case len(t.notDone) > 0:
+		why = t.notDone[len(t.notDone)-1]
 	}
+	return t.done, why
 }
 
-// Row adds a line to the table.
-func (r *Report) Row(what, format string, args ...any) {
+// Check adds a line to the table: a promise, what was done to it, how it was looked at, and what came of that.
+func (r *Report) Check(promise, fault, test string, ok bool, format string, args ...any) {
+	verdict := "passed"
+	if !ok {
+		verdict = "FAILED"
+	}
+	r.add(check{promise, fault, test, fmt.Sprintf(format, args...), verdict})
+}
+
+// Skip adds a line about what could not be looked at here, and why.
+func (r *Report) Skip(promise, fault, test, format string, args ...any) {
+	r.add(check{promise, fault, test, fmt.Sprintf(format, args...), "not done"})
+}
+
+func (r *Report) add(c check) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.rows = append(r.rows, row{what, fmt.Sprintf(format, args...)})
+	r.checks = append(r.checks, c)
+	r.line("%s: %s; %s: %s", c.verdict, c.promise, c.fault, c.figure)
 }
 
 // Violation is what must not be.
@@ -143,6 +128,16 @@ func (r *Report) Violation(what string, err error) {
 	defer r.mu.Unlock()
 	r.violations[what] = append(r.violations[what], err)
 	r.line("VIOLATION  %s: %v", what, err)
+}
+
+// Violations are how many there were of these kinds.
+func (r *Report) Violations(kinds ...string) (n int) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, k := range kinds {
+		n += len(r.violations[k])
+	}
+	return n
 }
 
 // History shows a history that cannot be explained.
@@ -168,44 +163,36 @@ func (r *Report) count() (n int) {
 	return n
 }
 
-// Close writes the table, and says whether all was well.
+// Close writes the tables, and says whether all was well.
 func (r *Report) Close() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	rows := []row{
-		{"seed", fmt.Sprint(r.seed)},
-		{"time", fmt.Sprintf("%.0f s", time.Since(r.begin).Seconds())},
-		{"operations", fmt.Sprint(r.operations)},
-		{"acknowledged writes", fmt.Sprint(r.saved)},
-		{"crashes", fmt.Sprint(r.crashes)},
-		{"histories judged", fmt.Sprintf("%d linearizable, %d so key by key, %d violated, %d undecided (%d operations in %.1f s)",
-			r.judged[model.Linearizable], r.judged[model.KeyByKey], r.judged[model.Violated], r.judged[model.Undecided],
-			r.judgedOps, r.judging.Seconds())},
-		{"settled stores read again", fmt.Sprint(r.verified)},
-		{"slowest answer", fmt.Sprintf("%.2f s", r.slowest.Seconds())},
-		{"wallets", fmt.Sprintf("%d calls, %d errors, longest %.2f s (at %.1f s)", r.wallets.Calls, len(r.wallets.Errors),
-			r.wallets.Longest.Seconds(), r.wallets.At.Seconds())},
-	}
-	for _, name := range slices.Sorted(maps.Keys(r.faults)) {
-		t := r.faults[name]
-		figure := fmt.Sprintf("%d times", t.done)
-		if len(t.notDone) > 0 {
-			figure += fmt.Sprintf(", %d times not: %.100q", len(t.notDone), t.notDone[0])
+	passed, failed := 0, 0
+	t := tabwriter.NewWriter(r.w, 0, 0, 2, ' ', 0)
+	fmt.Fprint(t, "\nPROMISE\tFAULT\tTEST\tFIGURE\t\n")
+	for _, c := range r.checks {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\t%s\n", c.promise, c.fault, c.test, c.figure, c.verdict)
+		switch c.verdict {
+		case "passed":
+			passed++
+		case "FAILED":
+			failed++
 		}
-		rows = append(rows, row{name, figure})
 	}
-	rows = append(rows, r.rows...)
-	width := 0
-	for _, row := range rows {
-		width = max(width, len(row.what))
+	_ = t.Flush()
+	fmt.Fprint(t, "\nFAULT IN THE ROUNDS\tDONE\tPREVENTED BY ANOTHER\n")
+	for _, name := range slices.Sorted(maps.Keys(r.faults)) {
+		fmt.Fprintf(t, "%s\t%d\t%d\n", name, r.faults[name].done, len(r.faults[name].notDone))
 	}
+	_ = t.Flush()
 	fmt.Fprintln(r.w)
-	for _, row := range rows {
-		fmt.Fprintf(r.w, "  %-*s  %s\n", width, row.what, row.figure)
-	}
 	for _, what := range slices.Sorted(maps.Keys(r.violations)) {
-		fmt.Fprintf(r.w, "  %-*s  %d, as: %.500v\n", width, strings.ToUpper(what), len(r.violations[what]), r.violations[what][0])
+		fmt.Fprintf(r.w, "VIOLATION  %s: %d, as: %.2000v\n", what, len(r.violations[what]), r.violations[what][0])
 	}
-	fmt.Fprintf(r.w, "\n%d violations\n", r.count())
-	return r.count() == 0
+	if failed == 0 && r.count() > 0 {
+		failed = 1
+	}
+	fmt.Fprintf(r.w, "seed %d, %.0f s, %d operations, %d crashes, %d violations\n%d passed, %d failed\n",
+		r.seed, time.Since(r.begin).Seconds(), r.operations, r.crashes, r.count(), passed, failed)
+	return failed == 0
 }

@@ -37,6 +37,9 @@ var Bugs = []Bug{
 // None is no bug at all, under the same faults: it is not to be found.
 var None = Bug{Name: "none", lose: true}
 
+// Crossing is the bug that [FindCrossing] looks for.
+var Crossing = Bug{Name: "a read in the store of the call before", wrap: on(func(b *buggy) { b.get = b.anothersStore })}
+
 // buggy is a store with some of its methods replaced. Most bugs show once in some dozen calls.
 type buggy struct {
 	storage.Store
@@ -45,8 +48,9 @@ type buggy struct {
 	del  func(context.Context, storage.Keyspace, storage.KeyVersion) error
 	list func(context.Context, storage.Keyspace, storage.ListRequest) (storage.Page, error)
 
-	mu   sync.Mutex
-	seen map[string]storage.Object // what this instance last read of a key
+	mu    sync.Mutex
+	other storage.Keyspace          // of the call before
+	seen  map[string]storage.Object // what this instance last read of a key
 }
 
 func on(set func(*buggy)) func(storage.Store, *pgxpool.Pool) storage.Store {
@@ -94,6 +98,18 @@ func (b *buggy) staleRead(ctx context.Context, ks storage.Keyspace, key string, 
 func (b *buggy) falseNotFound(ctx context.Context, ks storage.Keyspace, key string, admit storage.Admit) (storage.Object, error) {
 	if key != storage.GlobalVersionKey && rarely() {
 		return storage.Object{}, storage.ErrNoSuchKey
+	}
+	return b.Store.Get(ctx, ks, key, admit)
+}
+
+// anothersStore reads, at times, in the store of the call before.
+func (b *buggy) anothersStore(ctx context.Context, ks storage.Keyspace, key string, admit storage.Admit) (storage.Object, error) {
+	b.mu.Lock()
+	other := b.other
+	b.other = ks
+	b.mu.Unlock()
+	if other != (storage.Keyspace{}) && rarely() {
+		ks = other
 	}
 	return b.Store.Get(ctx, ks, key, admit)
 }

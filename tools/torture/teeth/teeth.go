@@ -24,6 +24,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tools/torture/faults"
 	"github.com/vss-cloud/vss-cloud/tools/torture/history"
+	"github.com/vss-cloud/vss-cloud/tools/torture/isolation"
 	"github.com/vss-cloud/vss-cloud/tools/torture/model"
 	"github.com/vss-cloud/vss-cloud/tools/torture/workload"
 )
@@ -70,7 +71,7 @@ func Find(ctx context.Context, bug Bug, databaseURL string, seed uint64) (found 
 		return found
 	}
 	defer s.close()
-	clock := workload.Clock(begin)
+	clock, written := workload.Clock(begin), false
 	for episode := 0; ; episode++ {
 		if ctx.Err() != nil {
 			found.Err = fmt.Errorf("not found in %d operations", found.Operations)
@@ -96,7 +97,8 @@ func Find(ctx context.Context, bug Bug, databaseURL string, seed uint64) (found 
 		_, err = store.ReadOut(context.WithoutCancel(ctx), clients)
 		ops := store.History()
 		found.Operations += len(ops)
-		if err == nil && !slices.ContainsFunc(ops, func(o history.Op) bool { return o.Kind == history.Put && o.Outcome == history.OK }) {
+		written = written || slices.ContainsFunc(ops, func(o history.Op) bool { return o.Kind == history.Put && o.Outcome == history.OK })
+		if err == nil && !written && episode == 20 {
 			err = errors.New("nothing can be written, so nothing can be found")
 		}
 		if err != nil {
@@ -107,7 +109,7 @@ func Find(ctx context.Context, bug Bug, databaseURL string, seed uint64) (found 
 			found.By = "an answer: " + wrong[0].Error()
 			return found
 		}
-		v, err := model.Check(ops, model.Rules{Deadline: deadline + 100*time.Millisecond, Patience: 20 * time.Second})
+		v, err := model.Check(ops, model.Rules{Deadline: deadline + 100*time.Millisecond})
 		switch {
 		case err != nil:
 			found.Err = err
@@ -119,9 +121,33 @@ func Find(ctx context.Context, bug Bug, databaseURL string, seed uint64) (found 
 	}
 }
 
+// FindCrossing looks for what crosses from a tenant to another. The database must have the tenants.
+func FindCrossing(ctx context.Context, bug Bug, databaseURL string, tenants []string, seed uint64) (found Found) {
+	found.Bug = bug.Name
+	begin := time.Now()
+	defer func() { found.Took = time.Since(begin) }()
+	s, err := serve(ctx, bug, databaseURL)
+	if err != nil {
+		found.Err = err
+		return found
+	}
+	defer s.close()
+	var crossed []error
+	if found.Operations, crossed, found.Err = isolation.Run(ctx, isolation.Config{Origins: s.origins, Tenants: tenants, Calls: 2000, Seed: seed}); found.Err != nil {
+		return found
+	}
+	if len(crossed) == 0 {
+		found.Err = fmt.Errorf("not found in %d operations", found.Operations)
+		return found
+	}
+	found.By = "the models of the stores"
+	return found
+}
+
 // server is two instances of the API in this process, over one database.
 type server struct {
 	instances []*workload.Instance
+	origins   []string
 	stop      context.CancelFunc
 	running   sync.WaitGroup
 	pools     []*pgxpool.Pool
@@ -181,7 +207,8 @@ func serve(ctx context.Context, bug Bug, databaseURL string) (_ *server, err err
 			return nil, err
 		}
 		s.running.Go(func() { _ = edge.Serve(ctx, ln) })
-		s.instances = append(s.instances, workload.NewInstance(name, "http://"+ln.Addr().String()+"/t/"+Slug+"/vss"))
+		s.origins = append(s.origins, "http://"+ln.Addr().String())
+		s.instances = append(s.instances, workload.NewInstance(name, "http://"+ln.Addr().String()+"/t/"+Slug+"/vss", nil))
 	}
 	return s, nil
 }

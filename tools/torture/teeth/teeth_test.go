@@ -28,6 +28,18 @@ func TestEveryBugIsFoundAndNoneWhereThereIsNone(t *testing.T) {
 			t.Logf("found after %d operations in %v by %s", f.Operations, f.Took, f.By)
 		})
 	}
+	t.Run(teeth.Crossing.Name, func(t *testing.T) {
+		tenants := []string{"one", "two", "three", "four"}
+		if err := platform.CreateTenants(t.Context(), url, tenants...); err != nil {
+			t.Fatal(err)
+		}
+		if f := teeth.FindCrossing(t.Context(), teeth.Crossing, url, tenants[:2], 1); f.Err != nil {
+			t.Error(f.Err)
+		}
+		if f := teeth.FindCrossing(t.Context(), teeth.None, url, tenants[2:], 1); f.By != "" {
+			t.Errorf("found, though it is not there, after %d operations by %s", f.Operations, f.By)
+		}
+	})
 	t.Run("none", func(t *testing.T) {
 		ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
 		defer cancel()

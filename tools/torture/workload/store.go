@@ -27,11 +27,15 @@ type Instance struct {
 	HTTP    *http.Client // its connections, shared by all who call it
 }
 
-// NewInstance makes an instance with connections of its own.
-func NewInstance(name, baseURL string) *Instance {
+// NewInstance makes an instance with connections of its own. wrap sees all that goes through them; nil: nobody does.
+func NewInstance(name, baseURL string, wrap func(*http.Transport) http.RoundTripper) *Instance {
 	t := http.DefaultTransport.(*http.Transport).Clone()
 	t.MaxIdleConns, t.MaxIdleConnsPerHost, t.DisableCompression = 0, 256, true
-	return &Instance{Name: name, BaseURL: baseURL, HTTP: &http.Client{Transport: t}}
+	i := &Instance{Name: name, BaseURL: baseURL, HTTP: &http.Client{Transport: t}}
+	if wrap != nil {
+		i.HTTP.Transport = wrap(t)
+	}
+	return i
 }
 
 // Clock is the time of a run, by which everything in its histories is dated.
@@ -49,7 +53,8 @@ var (
 // Store is a store under test and the history of what its clients saw. Its methods may be called from
 // several goroutines; no two at a time for one client.
 type Store struct {
-	Name  string // store_id
+	Name  string // of the run's only store of this name; its values are known by it
+	id    string // store_id
 	clock Clock
 	via   []way
 
@@ -74,11 +79,16 @@ var patience = []time.Duration{10 * time.Second, 2 * time.Second, 10 * time.Seco
 // NewStore makes a store of a wallet of its own, with the same name, that is reached through the instances.
 // Nothing is sent yet.
 func NewStore(name string, clock Clock, instances []*Instance) (*Store, error) {
-	s := &Store{Name: name, clock: clock, known: make(map[string]int64)}
 	auth, err := NewAuth(name)
 	if err != nil {
 		return nil, err
 	}
+	return NewStoreOf(auth, name, name, clock, instances)
+}
+
+// NewStoreOf makes a store with this store_id of a wallet that may have others, under a name of its own.
+func NewStoreOf(auth client.Auth, id, name string, clock Clock, instances []*Instance) (*Store, error) {
+	s := &Store{Name: name, id: id, clock: clock, known: make(map[string]int64)}
 	for _, i := range instances {
 		w := way{instance: i}
 		for _, d := range patience {
@@ -149,6 +159,27 @@ func (s *Store) Run(ctx context.Context, id int, rng *rand.Rand, pause time.Dura
 			}
 		}
 	}
+}
+
+// Once makes one random call as a client. after is what its last one came to.
+func (s *Store) Once(ctx context.Context, id int, rng *rand.Rand, after history.Op) history.Op {
+	o := s.draw(rng, after)
+	o.Client = id
+	return s.do(ctx, s.via[rng.IntN(len(s.via))], o)
+}
+
+// Put writes one key, whatever its version, once.
+func (s *Store) Put(ctx context.Context, id int) history.Op {
+	s.mu.Lock()
+	s.values++
+	o := history.Op{Client: id, Kind: history.Put, Writes: []history.Item{{Key: keys[0], Version: -1, Value: s.values}}}
+	s.mu.Unlock()
+	return s.do(ctx, s.via[0], o)
+}
+
+// List lists the whole store on one page, once.
+func (s *Store) List(ctx context.Context, id int) history.Op {
+	return s.do(ctx, s.via[0], history.Op{Client: id, Kind: history.List})
 }
 
 // draw makes a call up. last is the client's last one.
@@ -240,7 +271,7 @@ func (s *Store) ask(ctx context.Context, c *client.Client, o *history.Op, token 
 	switch o.Kind {
 	case history.Get:
 		var got *vsspb.GetObjectResponse
-		if got, err = c.GetObject(ctx, &vsspb.GetObjectRequest{StoreId: s.Name, Key: o.Item.Key}); err != nil {
+		if got, err = c.GetObject(ctx, &vsspb.GetObjectRequest{StoreId: s.id, Key: o.Item.Key}); err != nil {
 			return "", err
 		}
 		o.Answer.Version = got.GetValue().GetVersion()
@@ -251,7 +282,7 @@ func (s *Store) ask(ctx context.Context, c *client.Client, o *history.Op, token 
 			o.Answer.Value, err = read(s.Name, got.GetValue().GetValue())
 		}
 	case history.Put:
-		req := &vsspb.PutObjectRequest{StoreId: s.Name, GlobalVersion: o.Global}
+		req := &vsspb.PutObjectRequest{StoreId: s.id, GlobalVersion: o.Global}
 		for _, w := range o.Writes {
 			req.TransactionItems = append(req.TransactionItems, &vsspb.KeyValue{Key: w.Key, Version: w.Version, Value: spell(s.Name, w.Value)})
 		}
@@ -261,9 +292,9 @@ func (s *Store) ask(ctx context.Context, c *client.Client, o *history.Op, token 
 		_, err = c.PutObjects(ctx, req)
 	case history.Delete:
 		_, err = c.DeleteObject(ctx, &vsspb.DeleteObjectRequest{
-			StoreId: s.Name, KeyValue: &vsspb.KeyValue{Key: o.Item.Key, Version: o.Item.Version}})
+			StoreId: s.id, KeyValue: &vsspb.KeyValue{Key: o.Item.Key, Version: o.Item.Version}})
 	case history.List:
-		req := &vsspb.ListKeyVersionsRequest{StoreId: s.Name}
+		req := &vsspb.ListKeyVersionsRequest{StoreId: s.id}
 		if o.Prefix != "" {
 			req.KeyPrefix = &o.Prefix
 		}
@@ -398,6 +429,13 @@ func (s *Store) History() []history.Op {
 	ops := slices.Clone(s.ops)
 	history.Sort(ops)
 	return ops
+}
+
+// Forget lets go of the history, once it was judged.
+func (s *Store) Forget() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ops, s.wrong = nil, nil
 }
 
 // Wrong is what was answered that no state of the store explains: an impossible value, a status that the

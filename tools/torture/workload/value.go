@@ -13,8 +13,8 @@ import (
 // Marks that every key and value of a run begins with, so that none can be mistaken for something else that
 // the platform writes down.
 const (
-	KeyMark   = "tk~"
-	ValueMark = "tv~"
+	KeyMark   = "torture-key~"
+	ValueMark = "torture-value~"
 )
 
 // size is the length of a value in bytes: mostly that of a channel update, at times one that the database

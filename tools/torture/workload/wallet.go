@@ -25,6 +25,10 @@ type Wallet struct {
 	saved map[string]history.Value // what the last acknowledged write of a key left; 0: deleted, or unsure
 	next  history.Value
 	tally Tally
+	lap   struct { // since Lap was last asked
+		longest time.Duration
+		errors  int
+	}
 }
 
 // Tally is what became of a wallet's calls.
@@ -71,10 +75,12 @@ func (w *Wallet) Run(ctx context.Context, rng *rand.Rand, pause time.Duration) {
 
 		w.mu.Lock()
 		w.tally.Calls++
+		w.lap.longest = max(w.lap.longest, took)
 		if took > w.tally.Longest {
 			w.tally.Longest, w.tally.At = took, begin
 		}
 		if err != nil {
+			w.lap.errors++
 			err = fmt.Errorf("wallet %s at %.3f s: %w", w.Name, begin.Seconds(), err)
 			if errors.Is(err, errWrong) {
 				w.tally.Wrong = append(w.tally.Wrong, err)
@@ -179,4 +185,13 @@ func (w *Wallet) Tally() Tally {
 	t := w.tally
 	t.Errors, t.Wrong = slices.Clone(t.Errors), slices.Clone(t.Wrong)
 	return t
+}
+
+// Lap is how long the longest call took that has ended since Lap was last asked, and how many ended with an error.
+func (w *Wallet) Lap() (longest time.Duration, errs int) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	longest, errs = w.lap.longest, w.lap.errors
+	w.lap.longest, w.lap.errors = 0, 0
+	return longest, errs
 }

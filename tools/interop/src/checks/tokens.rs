@@ -14,9 +14,11 @@ use crate::issuer::{Key, Published};
 
 const AUDIENCE: &str = "vss";
 
-/// A wallet company with issuers of its own, each a credential source of its tenant, which takes signatures too.
+/// A wallet company with issuers of its own, each a credential source of a tenant, which takes signatures too. A source
+/// that looks at no issuer takes every token, so that of the other kind is another tenant's.
 pub struct Company {
     base_url: String,
+    standard_base_url: String,
     /// As the reference server has it: one key in PEM.
     reference: Key,
     /// With an issuer, an audience, and its keys at a URL.
@@ -40,8 +42,10 @@ impl Company {
         let (reference, standard) = (Key::rsa(), Key::p256("standard-1"));
         let published = Published::at_some_port(standard.public()).await;
         let published = published.map_err(|e| format!("expected a port, got {e}"))?;
+        let standard_slug = format!("{slug}-2");
         let company = Company {
             base_url: setup.target.base_url_of(&slug),
+            standard_base_url: setup.target.base_url_of(&standard_slug),
             issuer: format!("https://{slug}.example/"),
             successor: Key::p256("successor-1"),
             successor_issuer: format!("https://successor.{slug}.example/"),
@@ -53,8 +57,11 @@ impl Company {
         let add = format!("source add {slug}");
         let words = format!("{add} reference --kind jwt --preset reference --keys -");
         operator.run(&words, &company.reference.public()).await?;
+        operator
+            .run(&format!("tenant create {standard_slug}"), "")
+            .await?;
         let words = format!(
-            "{add} standard --kind jwt --issuer {} --audience {AUDIENCE} --jwks-url {} --egress-allow-private",
+            "source add {standard_slug} standard --kind jwt --issuer {} --audience {AUDIENCE} --jwks-url {} --egress-allow-private",
             company.issuer, company._published.url
         );
         operator.run(&words, "").await?;
@@ -69,12 +76,11 @@ impl Company {
 
         // A running server knows them in a few seconds.
         let anybody = [
-            company.reference_token("anybody"),
-            company.standard_token("anybody"),
-            company.successor_token("anybody"),
+            company.open(setup, company.reference_token("anybody")),
+            company.open_standard(setup, company.standard_token("anybody")),
+            company.open(setup, company.successor_token("anybody")),
         ];
-        for token in anybody {
-            let store = company.open(setup, token);
+        for store in anybody {
             super::eventually(|| async {
                 let got = store.get("k").await;
                 refused("get with a token of a new source", Kind::NoSuchKey, got)
@@ -88,6 +94,12 @@ impl Company {
     fn open(&self, setup: &Setup, authorization: String) -> Store {
         let credential = Credential::Fixed(authorization);
         setup.open(&self.base_url, &credential, Retries::NEVER)
+    }
+
+    /// As `open`, at the tenant of the source with an issuer.
+    fn open_standard(&self, setup: &Setup, authorization: String) -> Store {
+        let credential = Credential::Fixed(authorization);
+        setup.open(&self.standard_base_url, &credential, Retries::NEVER)
     }
 
     fn reference_token(&self, sub: &str) -> String {
@@ -123,8 +135,7 @@ fn claims(sub: &str, more: Value) -> Value {
 
 /// Every one of `good` is a token of one wallet, which `other` is not; `bad` are nobody's.
 async fn one_wallet(
-    setup: &Setup,
-    company: &Company,
+    wallet: impl Fn(String) -> Store,
     good: Vec<(&str, String)>,
     other: String,
     bad: Vec<(&str, String)>,
@@ -132,7 +143,7 @@ async fn one_wallet(
     let id = unique("store");
     let open = |token| Store {
         id: id.clone(),
-        ..company.open(setup, token)
+        ..wallet(token)
     };
     let other = open(other);
     for (version, (what, token)) in good.into_iter().enumerate() {
@@ -185,7 +196,7 @@ pub async fn reference(setup: Arc<Setup>) -> Verdict {
         ("cut short", of(json!({}))[..200].to_string()),
     ];
     let other = company.reference_token(&bob);
-    one_wallet(&setup, company, good, other, bad).await
+    one_wallet(|token| company.open(&setup, token), good, other, bad).await
 }
 
 pub async fn standard(setup: Arc<Setup>) -> Verdict {
@@ -222,7 +233,8 @@ pub async fn standard(setup: Arc<Setup>) -> Verdict {
         ),
     ];
     let other = company.standard_token(&bob);
-    one_wallet(&setup, company, good, other, bad).await
+    let wallet = |token| company.open_standard(&setup, token);
+    one_wallet(wallet, good, other, bad).await
 }
 
 /// A subject that is another scheme's, or another source's, names a wallet of its own.
@@ -244,8 +256,7 @@ pub async fn chosen_subject(setup: Arc<Setup>) -> Verdict {
         };
         let stores = [
             ("whose key it is", owner.clone()),
-            ("of the first source", named(company.reference_token(&sub))),
-            ("of the second source", named(company.standard_token(&sub))),
+            ("of the source", named(company.reference_token(&sub))),
         ];
         for (who, store) in &stores {
             refused(who, Kind::NoSuchKey, store.get("k").await)?;
