@@ -13,6 +13,16 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
+const AwaitMaintenance = `-- name: AwaitMaintenance :exec
+SELECT pg_advisory_xact_lock(hashtextextended('vss-cloud usage', 0))
+`
+
+// Waits until it is, up to lock_timeout.
+func (q *Queries) AwaitMaintenance(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, AwaitMaintenance)
+	return err
+}
+
 const Beat = `-- name: Beat :one
 WITH beat AS (
     INSERT INTO instances (id, host, version) VALUES ($1, $2, $3)
@@ -33,6 +43,19 @@ func (q *Queries) Beat(ctx context.Context, db DBTX, arg BeatParams) (int32, err
 	var live int32
 	err := row.Scan(&live)
 	return live, err
+}
+
+const Bound = `-- name: Bound :exec
+SELECT set_config('lock_timeout', $1::text, true),
+       set_config('statement_timeout', $1::text, true),
+       set_config('idle_in_transaction_session_timeout', $1::text, true)
+`
+
+// Bounds a transaction on the server, so that it holds when the caller is gone (milliseconds): waiting for a lock,
+// running a statement, idling between two.
+func (q *Queries) Bound(ctx context.Context, db DBTX, milliseconds string) error {
+	_, err := db.Exec(ctx, Bound, milliseconds)
+	return err
 }
 
 const Events = `-- name: Events :many
@@ -70,6 +93,16 @@ func (q *Queries) Events(ctx context.Context, db DBTX, arg EventsParams) ([]Even
 		return nil, err
 	}
 	return items, nil
+}
+
+const ForgetBatches = `-- name: ForgetBatches :exec
+DELETE FROM meter_batches WHERE stored_at < now() - interval '90 days'
+`
+
+// Of instances that ended long ago: as long as one may try to store its last batch again, its number must be there.
+func (q *Queries) ForgetBatches(ctx context.Context, db DBTX) error {
+	_, err := db.Exec(ctx, ForgetBatches)
+	return err
 }
 
 const ForgetInstances = `-- name: ForgetInstances :exec
@@ -154,35 +187,71 @@ func (q *Queries) Leave(ctx context.Context, db DBTX, id uuid.UUID) error {
 	return err
 }
 
-const MeasureTotals = `-- name: MeasureTotals :exec
-INSERT INTO tenant_totals (tenant_id, wallets, stores, objects, bytes)
-SELECT w.tenant_id, count(*), coalesce(sum(s.stores), 0)::bigint, coalesce(sum(s.objects), 0)::bigint, coalesce(sum(s.bytes), 0)::bigint
+const MeasureSlice = `-- name: MeasureSlice :many
+SELECT w.tenant_id, count(*) AS wallets, sum(s.stores)::bigint AS stores, sum(s.objects)::bigint AS objects, sum(s.bytes)::bigint AS bytes
   FROM wallets w
-  LEFT JOIN (SELECT wallet, count(*) AS stores, sum(objects) AS objects, sum(bytes) AS bytes FROM stores GROUP BY wallet) s
-         ON s.wallet = w.wallet
- GROUP BY w.tenant_id ORDER BY w.tenant_id
-ON CONFLICT (tenant_id) DO UPDATE
-   SET wallets = excluded.wallets, stores = excluded.stores, objects = excluded.objects, bytes = excluded.bytes, measured_at = now()
+ CROSS JOIN LATERAL (SELECT count(*) AS stores, coalesce(sum(s.objects), 0) AS objects, coalesce(sum(s.bytes), 0) AS bytes
+                       FROM stores s WHERE s.wallet = w.wallet) s
+ WHERE w.wallet BETWEEN $1 AND $2
+ GROUP BY w.tenant_id
 `
 
-// What every tenant has. Reads the wallets and the stores once.
-func (q *Queries) MeasureTotals(ctx context.Context, db DBTX) error {
-	_, err := db.Exec(ctx, MeasureTotals)
-	return err
+type MeasureSliceParams struct {
+	First uuid.UUID
+	Last  uuid.UUID
+}
+
+type MeasureSliceRow struct {
+	TenantID uuid.UUID
+	Wallets  int64
+	Stores   int64
+	Objects  int64
+	Bytes    int64
+}
+
+// What every tenant has in wallets of this range, both ends included. No locks. Plan: a range of the primary key of
+// wallets, and for each a descent of stores_by_wallet. Its snapshot keeps versions of every store's row as long as it
+// runs (about 5 us a wallet), so the wallets are read in slices.
+func (q *Queries) MeasureSlice(ctx context.Context, db DBTX, arg MeasureSliceParams) ([]MeasureSliceRow, error) {
+	rows, err := db.Query(ctx, MeasureSlice, arg.First, arg.Last)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []MeasureSliceRow
+	for rows.Next() {
+		var i MeasureSliceRow
+		if err := rows.Scan(
+			&i.TenantID,
+			&i.Wallets,
+			&i.Stores,
+			&i.Objects,
+			&i.Bytes,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
 }
 
 const PruneActiveWallets = `-- name: PruneActiveWallets :execrows
 DELETE FROM active_wallets
- WHERE ctid = ANY (ARRAY(SELECT a.ctid FROM active_wallets a WHERE a.grain = $1 AND a.start < $2::date LIMIT 5000))
+ WHERE ctid = ANY (ARRAY(SELECT a.ctid FROM active_wallets a WHERE a.grain = $1 AND a.start < $2::date LIMIT $3))
 `
 
 type PruneActiveWalletsParams struct {
 	Grain  string
 	Before pgtype.Date
+	Most   int32
 }
 
+// As PruneHours, by the primary key.
 func (q *Queries) PruneActiveWallets(ctx context.Context, db DBTX, arg PruneActiveWalletsParams) (int64, error) {
-	result, err := db.Exec(ctx, PruneActiveWallets, arg.Grain, arg.Before)
+	result, err := db.Exec(ctx, PruneActiveWallets, arg.Grain, arg.Before, arg.Most)
 	if err != nil {
 		return 0, err
 	}
@@ -191,12 +260,18 @@ func (q *Queries) PruneActiveWallets(ctx context.Context, db DBTX, arg PruneActi
 
 const PruneHours = `-- name: PruneHours :execrows
 DELETE FROM usage
- WHERE ctid = ANY (ARRAY(SELECT u.ctid FROM usage u WHERE u.grain = 'hour' AND u.start < $1::timestamptz LIMIT 5000))
+ WHERE ctid = ANY (ARRAY(SELECT u.ctid FROM usage u WHERE u.grain = 'hour' AND u.start < $1::timestamptz LIMIT $2))
 `
 
-// A few rows at a time, so that no lock is held for long.
-func (q *Queries) PruneHours(ctx context.Context, db DBTX, before time.Time) (int64, error) {
-	result, err := db.Exec(ctx, PruneHours, before)
+type PruneHoursParams struct {
+	Before time.Time
+	Most   int32
+}
+
+// Plan: the beginning of a range of usage_by_start, then its rows by their place; entries of rows that earlier pieces
+// removed are marked dead when met again. Locks the rows that it removes, which nobody else touches; 5,000 take 10 ms.
+func (q *Queries) PruneHours(ctx context.Context, db DBTX, arg PruneHoursParams) (int64, error) {
+	result, err := db.Exec(ctx, PruneHours, arg.Before, arg.Most)
 	if err != nil {
 		return 0, err
 	}
@@ -207,8 +282,8 @@ const RaiseEvent = `-- name: RaiseEvent :execrows
 WITH changed AS (
     INSERT INTO event_states AS s (tenant_id, kind, subject, state)
     SELECT $2::uuid, $3::text, $4::text, $5::text
-     WHERE $5::text <> 'ok'
-        OR EXISTS (SELECT FROM event_states e WHERE e.tenant_id = $2 AND e.kind = $3 AND e.subject = $4)
+     WHERE coalesce((SELECT e.state FROM event_states e WHERE e.tenant_id = $2 AND e.kind = $3 AND e.subject = $4), 'ok')
+           <> $5::text
     ON CONFLICT (tenant_id, kind, subject) DO UPDATE SET state = excluded.state, since = now() WHERE s.state <> excluded.state
     RETURNING tenant_id, kind, subject, state
 )
@@ -225,6 +300,8 @@ type RaiseEventParams struct {
 }
 
 // Notes a state, and writes an event if it is another one than before. A state that nothing was noted of is 'ok'.
+// One that is noted already is only read; of instances that note one at once, one waits for the other's row and
+// then finds it noted.
 func (q *Queries) RaiseEvent(ctx context.Context, db DBTX, arg RaiseEventParams) (int64, error) {
 	result, err := db.Exec(ctx, RaiseEvent,
 		arg.Detail,
@@ -239,29 +316,70 @@ func (q *Queries) RaiseEvent(ctx context.Context, db DBTX, arg RaiseEventParams)
 	return result.RowsAffected(), nil
 }
 
+const RaisedStates = `-- name: RaisedStates :many
+SELECT tenant_id, kind, subject, state FROM event_states WHERE state <> 'ok' ORDER BY since DESC LIMIT $1
+`
+
+type RaisedStatesRow struct {
+	TenantID uuid.UUID
+	Kind     string
+	Subject  string
+	State    string
+}
+
+// What is not 'ok', the newest first.
+func (q *Queries) RaisedStates(ctx context.Context, db DBTX, most int32) ([]RaisedStatesRow, error) {
+	rows, err := db.Query(ctx, RaisedStates, most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []RaisedStatesRow
+	for rows.Next() {
+		var i RaisedStatesRow
+		if err := rows.Scan(
+			&i.TenantID,
+			&i.Kind,
+			&i.Subject,
+			&i.State,
+		); err != nil {
+			return nil, err
+		}
+		items = append(items, i)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const RollUpDays = `-- name: RollUpDays :exec
-INSERT INTO usage (tenant_id, grain, start, metric, value)
+INSERT INTO usage AS u (tenant_id, grain, start, metric, value)
 SELECT tenant_id, 'day', date_trunc('day', start, 'UTC'), metric, sum(value)::bigint
   FROM usage WHERE grain = 'hour' AND start >= $1::timestamptz
  GROUP BY 1, 3, 4 ORDER BY 1, 3, 4
-ON CONFLICT (tenant_id, grain, start, metric) DO UPDATE SET value = excluded.value
+ON CONFLICT (tenant_id, grain, start, metric) DO UPDATE SET value = excluded.value WHERE u.value <> excluded.value
 `
 
-// Makes the days since then the sums of their hours. It can be done again at any time while the hours are there.
+// Makes the days since then, which is 00:00 UTC, the sums of their hours. It can be done again at any time while the
+// hours are there, by one transaction at a time: of two, the one with the older snapshot might write last.
+// Plan: a range of usage_by_start, sorted; for each row that is not as it was a descent of the primary key. It locks
+// only rows that are sums, and only while it writes; its snapshot lasts about 2 us a row that it reads.
 func (q *Queries) RollUpDays(ctx context.Context, db DBTX, since time.Time) error {
 	_, err := db.Exec(ctx, RollUpDays, since)
 	return err
 }
 
 const RollUpMonths = `-- name: RollUpMonths :exec
-INSERT INTO usage (tenant_id, grain, start, metric, value)
+INSERT INTO usage AS u (tenant_id, grain, start, metric, value)
 SELECT tenant_id, 'month', date_trunc('month', start, 'UTC'), metric, sum(value)::bigint
   FROM usage WHERE grain = 'day' AND start >= $1::timestamptz AND metric <> 'active_wallets'
  GROUP BY 1, 3, 4 ORDER BY 1, 3, 4
-ON CONFLICT (tenant_id, grain, start, metric) DO UPDATE SET value = excluded.value
+ON CONFLICT (tenant_id, grain, start, metric) DO UPDATE SET value = excluded.value WHERE u.value <> excluded.value
 `
 
-// Makes the months since then the sums of their days, but for active_wallets, which are no sum.
+// Makes the months since then, which is the first of one, the sums of their days, but for active_wallets, which are
+// no sum. As RollUpDays.
 func (q *Queries) RollUpMonths(ctx context.Context, db DBTX, since time.Time) error {
 	_, err := db.Exec(ctx, RollUpMonths, since)
 	return err
@@ -270,17 +388,42 @@ func (q *Queries) RollUpMonths(ctx context.Context, db DBTX, since time.Time) er
 const SampleStored = `-- name: SampleStored :execrows
 INSERT INTO usage (tenant_id, grain, start, metric, value)
 SELECT t.tenant_id, 'hour', $1::timestamptz, m.metric, m.value
-  FROM (SELECT w.tenant_id, sum(s.bytes)::bigint AS bytes, sum(s.objects)::bigint AS objects
-          FROM stores s JOIN wallets w ON w.wallet = s.wallet
-         GROUP BY w.tenant_id) t
+  FROM tenant_totals t
   CROSS JOIN LATERAL (VALUES ('stored_bytes', t.bytes), ('stored_objects', t.objects)) m (metric, value)
- ORDER BY t.tenant_id
+ ORDER BY t.tenant_id, m.metric
 ON CONFLICT DO NOTHING
 `
 
-// What every tenant stores in this hour, once: the first sample of an hour stays. Reads every store's row once.
+// What every tenant stores in this hour, as just measured: the first sample of an hour stays.
 func (q *Queries) SampleStored(ctx context.Context, db DBTX, hour time.Time) (int64, error) {
 	result, err := db.Exec(ctx, SampleStored, hour)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const SettleRefusals = `-- name: SettleRefusals :execrows
+WITH settled AS (
+    UPDATE event_states s SET state = 'ok', since = now()
+     WHERE s.state <> 'ok' AND s.kind = ANY ($1::text[])
+       AND NOT EXISTS (SELECT FROM usage u
+                        WHERE u.tenant_id = s.tenant_id AND u.grain = 'hour' AND u.start >= $2::timestamptz
+                          AND u.metric = 'refused.' || s.subject)
+    RETURNING tenant_id, kind, subject, state
+)
+INSERT INTO events (tenant_id, kind, subject, state)
+SELECT tenant_id, kind, subject, state FROM settled
+`
+
+type SettleRefusalsParams struct {
+	Kinds []string
+	Since time.Time
+}
+
+// Ends the states of refusals, whose subject is their reason, of which no instance has counted one since then.
+func (q *Queries) SettleRefusals(ctx context.Context, db DBTX, arg SettleRefusalsParams) (int64, error) {
+	result, err := db.Exec(ctx, SettleRefusals, arg.Kinds, arg.Since)
 	if err != nil {
 		return 0, err
 	}
@@ -293,23 +436,27 @@ WITH batch AS (
     INSERT INTO meter_batches AS m (instance, sequence) VALUES ($1, $2)
     ON CONFLICT (instance) DO UPDATE SET sequence = excluded.sequence, stored_at = now() WHERE m.sequence < excluded.sequence
     RETURNING 1
-), seen AS (
-    SELECT unnest($3::uuid[]) AS tenant_id, unnest($4::date[]) AS day, unnest($5::uuid[]) AS wallet
-), active AS (
+), active_days AS (
     INSERT INTO active_wallets (grain, start, tenant_id, wallet)
-    SELECT DISTINCT g.grain, g.start, g.tenant_id, g.wallet
-      FROM (SELECT 'day' AS grain, day AS start, tenant_id, wallet FROM seen
-            UNION ALL
-            SELECT 'month', date_trunc('month', day)::date, tenant_id, wallet FROM seen) g
+    SELECT 'day', day, tenant_id, wallet
+      FROM (SELECT unnest($3::uuid[]) AS tenant_id, unnest($4::date[]) AS day, unnest($5::uuid[]) AS wallet) seen
      WHERE EXISTS (SELECT FROM batch)
-     ORDER BY 1, 2, 3, 4
+     ORDER BY day, tenant_id, wallet
     ON CONFLICT DO NOTHING
-    RETURNING grain, start, tenant_id
+    RETURNING start, tenant_id, wallet
+), active_months AS (
+    INSERT INTO active_wallets (grain, start, tenant_id, wallet)
+    SELECT 'month', date_trunc('month', start::timestamp)::date, tenant_id, wallet FROM active_days
+     ORDER BY 2, 3, 4
+    ON CONFLICT DO NOTHING
+    RETURNING start, tenant_id
 ), counts AS (
     SELECT unnest($6::uuid[]) AS tenant_id, 'hour' AS grain, unnest($7::timestamptz[]) AS start,
            unnest($8::text[]) AS metric, unnest($9::bigint[]) AS value
     UNION ALL
-    SELECT tenant_id, grain, start::timestamp AT TIME ZONE 'UTC', 'active_wallets', count(*) FROM active GROUP BY 1, 2, 3
+    SELECT tenant_id, 'day', start::timestamp AT TIME ZONE 'UTC', 'active_wallets', count(*) FROM active_days GROUP BY 1, 3
+    UNION ALL
+    SELECT tenant_id, 'month', start::timestamp AT TIME ZONE 'UTC', 'active_wallets', count(*) FROM active_months GROUP BY 1, 3
 ), counted AS (
     INSERT INTO usage AS u (tenant_id, grain, start, metric, value)
     SELECT tenant_id, grain, start, metric, value FROM counts
@@ -334,9 +481,13 @@ type StoreMeterBatchParams struct {
 
 // What the API records about itself and its tenants, apart from calls.
 // Stores a batch of an instance's meter, once: another attempt, after the answer to the first was lost, finds its
-// sequence stored. One statement, so one transaction; rows are locked in the order in which the batch is sorted.
-// A wallet counts for a day and for a month when its row there is new: of two instances that report it at once, one
-// waits for the other and finds it.
+// sequence stored, and waits for it if the first is not over yet. A wallet counts for a day when its row there is new,
+// and for the month when its row there is too: of two instances that report it at once, one waits for the other and
+// finds it.
+// One statement, so one transaction and snapshot. Plan: scans of what was sent, sorted, and for each row a descent of
+// a primary key. Locks: the instance's own row, then rows of active_wallets by (grain, start, tenant_id, wallet), then
+// rows of usage by its primary key (each sort has all its input before the first insert): of any number of flushes
+// all wait in one direction. The roll-ups and pruning below touch no row that it does, but for late ones.
 func (q *Queries) StoreMeterBatch(ctx context.Context, db DBTX, arg StoreMeterBatchParams) (bool, error) {
 	row := db.QueryRow(ctx, StoreMeterBatch,
 		arg.Instance,
@@ -352,6 +503,32 @@ func (q *Queries) StoreMeterBatch(ctx context.Context, db DBTX, arg StoreMeterBa
 	var stored bool
 	err := row.Scan(&stored)
 	return stored, err
+}
+
+const StoreTotals = `-- name: StoreTotals :exec
+INSERT INTO tenant_totals (tenant_id, wallets, stores, objects, bytes)
+SELECT unnest($1::uuid[]), unnest($2::bigint[]), unnest($3::bigint[]), unnest($4::bigint[]), unnest($5::bigint[])
+ON CONFLICT (tenant_id) DO UPDATE
+   SET wallets = excluded.wallets, stores = excluded.stores, objects = excluded.objects, bytes = excluded.bytes, measured_at = now()
+`
+
+type StoreTotalsParams struct {
+	Tenants []uuid.UUID
+	Wallets []int64
+	Stores  []int64
+	Objects []int64
+	Bytes   []int64
+}
+
+func (q *Queries) StoreTotals(ctx context.Context, db DBTX, arg StoreTotalsParams) error {
+	_, err := db.Exec(ctx, StoreTotals,
+		arg.Tenants,
+		arg.Wallets,
+		arg.Stores,
+		arg.Objects,
+		arg.Bytes,
+	)
+	return err
 }
 
 const Totals = `-- name: Totals :many
@@ -401,7 +578,8 @@ const TryMaintenance = `-- name: TryMaintenance :one
 SELECT pg_try_advisory_xact_lock(hashtextextended('vss-cloud usage', 0))::bool AS ours
 `
 
-// Whether this transaction is the one that does the work that one instance does for all.
+// Whether this transaction is the one that does the work that one instance does for all. The lock alone takes no
+// snapshot and no transaction id, so it holds up no vacuum.
 func (q *Queries) TryMaintenance(ctx context.Context, db DBTX) (bool, error) {
 	row := db.QueryRow(ctx, TryMaintenance)
 	var ours bool

@@ -68,7 +68,7 @@ CREATE TABLE usage (
 CREATE INDEX usage_by_start ON usage (grain, start); -- roll-ups, and what is too old
 
 -- The wallets that were active on a day, and in a month (its first day), so that each counts once. A row is written
--- once, and removed when nobody can report of its time any more: two days, and two months, are there.
+-- once, and removed when nobody reports of its time any more: those of four days, and of one or two months, are there.
 CREATE TABLE active_wallets (
     grain     text NOT NULL CHECK (grain IN ('day', 'month')),
     start     date NOT NULL,
@@ -102,6 +102,7 @@ CREATE TABLE event_states (
     since     timestamptz NOT NULL DEFAULT now(),
     PRIMARY KEY (tenant_id, kind, subject)
 );
+CREATE INDEX event_states_raised ON event_states (since) WHERE state <> 'ok';
 CREATE TABLE events (
     id        bigint      GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
     tenant_id uuid        NOT NULL REFERENCES tenants,

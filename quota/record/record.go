@@ -16,7 +16,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgtype"
+	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
@@ -50,6 +50,7 @@ const (
 	beatTimeout  = 3 * time.Second
 	flushTimeout = 30 * time.Second // the largest batch takes a few; another instance's may come first
 	readTimeout  = 5 * time.Second
+	endTimeout   = 20 * time.Second // for the last flushes
 	leaveTimeout = 2 * time.Second
 )
 
@@ -62,6 +63,9 @@ type Recorder struct {
 	events   *Events
 
 	totals atomic.Pointer[map[uuid.UUID]Totals]
+
+	// Of whoever flushes.
+	limited, unenrolled *sustained
 }
 
 // Totals are what a tenant has, as last measured.
@@ -86,7 +90,11 @@ func New(pool *pgxpool.Pool, cfg Config) *Recorder {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	r := &Recorder{pool: pool, cfg: cfg, instance: uuid.New()}
+	r := &Recorder{
+		pool: pool, cfg: cfg, instance: uuid.New(),
+		limited:    newSustained(10, 3),
+		unenrolled: newSustained(0, 1),
+	}
 	r.outage.log = cfg.Log
 	r.events = newEvents(pool, cfg.Log)
 	r.totals.Store(&map[uuid.UUID]Totals{})
@@ -102,7 +110,7 @@ func (r *Recorder) Totals(tenant uuid.UUID) (Totals, bool) {
 // Events are where to tell what people should hear of.
 func (r *Recorder) Events() *Events { return r.events }
 
-// Run records until the context ends, then stores what was counted up to then and leaves, which takes at most 32 s
+// Run records until the context ends, then stores what was counted up to then and leaves, which takes at most 25 s
 // while the database does not answer. What still answers requests must have stopped before the context ends, or its
 // last ones are not counted. It is to be run once.
 func (r *Recorder) Run(ctx context.Context) {
@@ -111,16 +119,25 @@ func (r *Recorder) Run(ctx context.Context) {
 	running.Go(func() { r.every(ctx, r.cfg.Interval/2, "beat", r.beat) })
 	running.Go(func() { r.every(ctx, r.cfg.Interval, "flush", r.flush) })
 	running.Go(func() { r.every(ctx, r.cfg.Interval, "totals", r.readTotals) })
+	running.Go(func() { r.every(ctx, 3*r.cfg.Interval, "maintenance", r.maintain) })
+	running.Go(func() { r.events.run(ctx, r.cfg.Interval, func(err error) { r.outage.report("events", err) }) })
 	running.Wait()
+	r.end(context.WithoutCancel(ctx))
+}
 
-	ctx = context.WithoutCancel(ctx)
+// end stores what is left.
+func (r *Recorder) end(ctx context.Context) {
 	// There are two batches if the last flush failed: that one's, and what was counted since.
-	err := r.flush(ctx)
-	if err == nil {
-		err = r.flush(ctx)
-	}
-	if err != nil {
+	if err := within(ctx, endTimeout, func(ctx context.Context) error {
+		if err := r.flush(ctx); err != nil {
+			return err
+		}
+		return r.flush(ctx)
+	}); err != nil {
 		r.cfg.Log.Error("what tenants did since the last flush is lost", "error", err)
+	}
+	if err := within(ctx, drainTimeout, r.events.write); err != nil {
+		r.cfg.Log.Error("the last events are lost", "error", err)
 	}
 	if err := within(ctx, leaveTimeout, func(ctx context.Context) error {
 		return dbgen.New().Leave(ctx, r.pool, r.instance)
@@ -163,21 +180,71 @@ func (r *Recorder) flush(ctx context.Context) error {
 	if batch == nil {
 		return nil
 	}
-	if err := within(ctx, flushTimeout, func(ctx context.Context) error {
-		_, err := dbgen.New().StoreMeterBatch(ctx, r.pool, params(batch))
-		return err
-	}); err != nil {
+	now := r.cfg.Now().UTC()
+	if err := within(ctx, flushTimeout, func(ctx context.Context) error { return r.store(ctx, now, batch) }); err != nil {
 		return err
 	}
+	r.cfg.Meter.Acknowledge(batch.Sequence)
 	if batch.Lost > 0 {
 		r.cfg.Log.Warn("requests were not counted, for want of memory", "requests", batch.Lost)
 	}
-	r.cfg.Meter.Acknowledge(batch.Sequence)
+	r.raise(now, batch)
 	return nil
 }
 
+// store stores a batch, unless it is stored. One with hours before yesterday, which nobody rolls up any more, rolls
+// them up in its own transaction: after an outage of days, or of this instance's connection alone.
+func (r *Recorder) store(ctx context.Context, now time.Time, b *quota.Batch) error {
+	p := params(now, b)
+	oldest := now
+	for i := range b.Hours {
+		if b.Hours[i].Start.Before(oldest) {
+			oldest = b.Hours[i].Start
+		}
+	}
+	if !oldest.Before(day(now, -1)) {
+		_, err := dbgen.New().StoreMeterBatch(ctx, r.pool, p)
+		return err
+	}
+	return r.transact(ctx, flushTimeout, func(ctx context.Context, tx pgx.Tx) error {
+		if err := dbgen.New().AwaitMaintenance(ctx, tx); err != nil {
+			return err
+		}
+		if _, err := dbgen.New().StoreMeterBatch(ctx, tx, p); err != nil {
+			return err
+		}
+		return rollUpSince(ctx, tx, now, day(oldest, 0), month(now, -1))
+	})
+}
+
+// raise tells of refusals that go on.
+func (r *Recorder) raise(now time.Time, b *quota.Batch) {
+	r.limited.forget(now)
+	r.unenrolled.forget(now)
+	for i := range b.Hours {
+		h := &b.Hours[i]
+		for reason, n := range h.Refused {
+			if n == 0 || h.Tenant == (uuid.UUID{}) {
+				continue
+			}
+			of := refusal{h.Tenant, quota.Reason(reason)}
+			detail := map[string]any{"instance": r.instance, "host": r.cfg.Host, "refused": n}
+			switch of.reason {
+			case quota.WalletRate, quota.TenantRate, quota.AddressRate:
+				if r.limited.add(now, of, n) {
+					r.events.Raise(of.tenant, RateLimited, of.reason.String(), Raised, detail)
+				}
+			case quota.Enrolment, quota.EnrolmentRate:
+				if r.unenrolled.add(now, of, n) {
+					r.events.Raise(of.tenant, EnrolmentRefused, of.reason.String(), Raised, detail)
+				}
+			}
+		}
+	}
+}
+
 // params are a batch as rows of the tables usage and active_wallets.
-func params(b *quota.Batch) dbgen.StoreMeterBatchParams {
+func params(now time.Time, b *quota.Batch) dbgen.StoreMeterBatchParams {
 	p := dbgen.StoreMeterBatchParams{Instance: b.Instance, Sequence: b.Sequence}
 	for i := range b.Hours {
 		h := &b.Hours[i]
@@ -188,9 +255,13 @@ func params(b *quota.Batch) dbgen.StoreMeterBatchParams {
 			p.Values = append(p.Values, value)
 		})
 	}
+	first := day(now, -countActive)
 	for _, a := range b.Active {
+		if a.Day.Before(first) {
+			continue // whether it was counted is not known any more
+		}
 		p.ActiveTenants = append(p.ActiveTenants, a.Tenant)
-		p.ActiveDays = append(p.ActiveDays, pgtype.Date{Time: a.Day, Valid: true})
+		p.ActiveDays = append(p.ActiveDays, date(a.Day))
 		p.ActiveWallets = append(p.ActiveWallets, uuid.UUID(a.Wallet))
 	}
 	return p
@@ -216,8 +287,16 @@ func counted(c *quota.Counts, f func(metric string, value int64)) {
 	some("new_wallets", c.Enrolled)
 }
 
-// The names of metrics, by the indices of [quota.Counts]: a batch has up to a million rows.
-var requestMetrics, refusalMetrics = func() (requests [len(quota.Counts{}.Requests)][len(quota.Counts{}.Requests[0])]string, refusals [len(quota.Counts{}.Refused)]string) {
+const (
+	operations = len(quota.Counts{}.Requests)
+	outcomes   = len(quota.Counts{}.Requests[0])
+	reasons    = len(quota.Counts{}.Refused)
+)
+
+// The names of metrics, by the indices of [quota.Counts]. They are made once: a batch has up to a million rows.
+var requestMetrics, refusalMetrics = names()
+
+func names() (requests [operations][outcomes]string, refusals [reasons]string) {
 	for o := range requests {
 		for e := range requests[o] {
 			requests[o][e] = fmt.Sprintf("requests.%v.%v", quota.Operation(o), quota.Outcome(e))
@@ -227,7 +306,7 @@ var requestMetrics, refusalMetrics = func() (requests [len(quota.Counts{}.Reques
 		refusals[r] = "refused." + quota.Reason(r).String()
 	}
 	return requests, refusals
-}()
+}
 
 // readTotals brings what every tenant has into memory.
 func (r *Recorder) readTotals(ctx context.Context) error {
@@ -273,7 +352,7 @@ func (o *outage) report(job string, err error) {
 		}
 	case before == 0:
 		o.failing, o.began = map[string]struct{}{job: {}}, time.Now()
-		o.log.Error("recorder: the database does not take what is recorded; it waits in memory", "job", job, "error", err)
+		o.log.Error("recorder: the database fails; what is to be recorded waits in memory", "job", job, "error", err)
 	default:
 		o.failing[job] = struct{}{}
 	}

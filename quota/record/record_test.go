@@ -69,6 +69,24 @@ func newRecorder(pool *pgxpool.Pool, cfg Config) (*Recorder, *quota.Meter) {
 	return New(pool, cfg), cfg.Meter
 }
 
+// start runs it until the function that it returns is called, which waits for its end.
+func start(r *Recorder) (stop func()) {
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); r.Run(ctx) }()
+	return func() { cancel(); <-done }
+}
+
+// eventually waits for what takes well below a second on an idle machine.
+func eventually(t *testing.T, what string, holds func() bool) {
+	t.Helper()
+	for began := time.Now(); !holds(); time.Sleep(10 * time.Millisecond) {
+		if time.Since(began) > 30*time.Second {
+			t.Fatal("not within 30 s: ", what)
+		}
+	}
+}
+
 func TestWhatTheMeterCountedIsInTheTableAfterAFlush(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
