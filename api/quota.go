@@ -28,18 +28,10 @@ type Quota struct {
 	// known.
 	Standing func(ctx context.Context, wallet storage.WalletID) (known, listed bool, err error)
 
-	// Noted is told the state of something, for events, at each call: it must not wait. Nil: nobody is.
-	Noted func(tenant uuid.UUID, kind, subject, state string, detail map[string]any)
-
-	// Refused is told of every call that was refused for a rate. Nil: nobody is.
-	Refused func(tenant uuid.UUID)
+	// Stored is told, after each put, which line of which ceiling its store is beyond. It must not wait. Nil: nobody
+	// is.
+	Stored func(tenant uuid.UUID, store storage.StoreID, d quota.Decision)
 }
-
-// The kinds of events that calls make.
-const (
-	eventStorage   = "storage"
-	eventEnrolment = "enrolment_refused"
-)
 
 // limited is a call that was refused for a rate.
 type limited struct {
@@ -81,9 +73,6 @@ func (s *Server) admit(ctx context.Context, caller tenants.Caller, from netip.Ad
 		Tenant: v.tenant.ID, Wallet: quota.Key(v.wallet), Kind: kind, Limits: &v.tenant.Limits, Left: time.Until(deadline),
 	})
 	if !v.admitted.OK {
-		if s.cfg.Quota.Refused != nil {
-			s.cfg.Quota.Refused(v.tenant.ID)
-		}
 		return nil, &limited{v.admitted.Reason, v.admitted.RetryAfter}
 	}
 	if v.admitted.Wait > 0 {
@@ -122,9 +111,6 @@ func (v *visitor) begin(ctx context.Context, newWallet bool) error {
 	q := &v.s.cfg.Quota
 	if newWallet {
 		if err := v.enrol(ctx); err != nil {
-			if q.Noted != nil {
-				q.Noted(v.tenant.ID, eventEnrolment, "", "refused", map[string]any{"reason": err.Error()})
-			}
 			return err
 		}
 	}
@@ -213,13 +199,11 @@ func nothing(m any) bool {
 // wrote notes where a store is after a put.
 func (v *visitor) wrote(store storage.StoreID, w storage.Written) {
 	v.known()
-	if v.s.cfg.Quota.Noted == nil || w.Objects < 0 {
+	if v.s.cfg.Quota.Stored == nil || w.Objects < 0 {
 		return
 	}
 	c := v.tenant.Limits.Ceilings()
-	d := c.Decide(quota.Usage{Objects: w.Objects, Bytes: w.Bytes}, quota.Change{})
-	state := [...]string{"ok", "soft", "hard", "last"}[d.Line]
-	v.s.cfg.Quota.Noted(v.tenant.ID, eventStorage, store.String(), state, map[string]any{"limit": d.Limit, "used": d.Used, "allowed": d.Allowed})
+	v.s.cfg.Quota.Stored(v.tenant.ID, store, c.Decide(quota.Usage{Objects: w.Objects, Bytes: w.Bytes}, quota.Change{}))
 }
 
 // operations by the name of the call.

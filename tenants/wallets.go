@@ -8,6 +8,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
 	"github.com/vss-cloud/vss-cloud/storage"
@@ -129,4 +130,10 @@ func (s *Service) ListWallets(ctx context.Context, actor Actor, slug, source str
 		return 0, err
 	}
 	return changed, nil
+}
+
+// Standing says of a wallet whether it has ever written, and whether it is on its tenant's list.
+func Standing(ctx context.Context, pool *pgxpool.Pool, wallet storage.WalletID) (known, listed bool, err error) {
+	row, err := dbgen.New().Enrolment(ctx, pool, uuid.UUID(wallet))
+	return row.Known, row.Listed, err
 }

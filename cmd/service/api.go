@@ -17,9 +17,13 @@ import (
 	"time"
 
 	"github.com/exaring/otelpgx"
+	"github.com/google/uuid"
 
 	"github.com/vss-cloud/vss-cloud/api"
 	"github.com/vss-cloud/vss-cloud/db"
+	"github.com/vss-cloud/vss-cloud/quota"
+	"github.com/vss-cloud/vss-cloud/quota/record"
+	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/storage/postgres"
 	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/egress"
@@ -145,12 +149,43 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 	if err != nil {
 		return err
 	}
-	store := postgres.New(pool, postgres.Config{MaxPageSize: f.MaxPageSize, AllowDataLoss: f.AllowDataLoss})
+	// What is recorded goes its own way too, so that instances do not count each other out when calls hold the pool.
+	recordPool, err := db.Open(ctx, databaseURL, db.RoleAPI, 4)
+	if err != nil {
+		return err
+	}
+	defer recordPool.Close()
+	limiter, meter := quota.NewLimiter(quota.LimiterConfig{}), quota.NewMeter(quota.MeterConfig{})
+	host, _ := os.Hostname()
+	recorder := record.New(recordPool, record.Config{
+		Meter: meter, SetFleet: limiter.SetFleet, Host: host, Version: version(), Log: log,
+	})
+	places := quota.NewQueue(quota.QueueConfig{Places: int(pool.Config().MaxConns)})
+	store := postgres.New(pool, postgres.Config{
+		MaxPageSize: f.MaxPageSize, AllowDataLoss: f.AllowDataLoss,
+		Enter: func(ctx context.Context, tenant uuid.UUID, kind postgres.Kind) (func(), error) {
+			return places.Enter(ctx, tenant, quotaKinds[kind])
+		},
+	})
 	server, err := api.New(api.Config{
-		Store:          store,
-		Tenants:        directory,
-		Auth:           auth,
-		Logins:         logins,
+		Store:   store,
+		Tenants: directory,
+		Auth:    auth,
+		Logins:  logins,
+		Quota: api.Quota{
+			Limiter: limiter,
+			Meter:   meter,
+			Totals: func(tenant uuid.UUID) (wallets, bytes int64) {
+				t, _ := recorder.Totals(tenant)
+				return t.Wallets, t.Bytes
+			},
+			Standing: func(ctx context.Context, wallet storage.WalletID) (known, listed bool, err error) {
+				return tenants.Standing(ctx, pool, wallet)
+			},
+			Stored: func(tenant uuid.UUID, store storage.StoreID, d quota.Decision) {
+				tellOfStore(recorder, tenant, store, d)
+			},
+		},
 		Ready:          store.Check,
 		TrustedProxies: f.TrustedProxies,
 		Memory:         f.Memory << 20,
@@ -172,6 +207,7 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 	parts.Go(func() { directory.Run(below) })
 	parts.Go(func() { auth.Run(below) })
 	parts.Go(func() { logins.Run(below) })
+	parts.Go(func() { recorder.Run(below) })
 	parts.Go(func() {
 		if err := ops.Serve(l.Ops); !errors.Is(err, http.ErrServerClosed) {
 			stop(fmt.Errorf("ops listener: %w", err))
@@ -207,4 +243,26 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 		return cause
 	}
 	return nil
+}
+
+// quotaKinds are the store's kinds of calls in the words of limits.
+var quotaKinds = map[postgres.Kind]quota.Kind{postgres.Write: quota.Write, postgres.Read: quota.Read, postgres.List: quota.List}
+
+// tellOfStore makes events of the lines that a store is beyond.
+func tellOfStore(r *record.Recorder, tenant uuid.UUID, store storage.StoreID, d quota.Decision) {
+	for kind, line := range map[record.Kind]quota.Line{record.StorageSoft: quota.BeyondSoft, record.StorageHard: quota.BeyondHard} {
+		state := record.OK
+		if d.Line >= line {
+			state = record.Raised
+		}
+		r.Events().Raise(tenant, kind, store.String(), state, map[string]any{"limit": d.Limit, "used": d.Used, "allowed": d.Allowed})
+	}
+}
+
+// version is the program's, as the Go toolchain stamped it.
+func version() string {
+	if info, ok := debug.ReadBuildInfo(); ok && info.Main.Version != "" {
+		return info.Main.Version
+	}
+	return "unknown"
 }

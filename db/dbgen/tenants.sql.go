@@ -287,6 +287,25 @@ func (q *Queries) EndClientKey(ctx context.Context, db DBTX, arg EndClientKeyPar
 	return err
 }
 
+const Enrolment = `-- name: Enrolment :one
+SELECT EXISTS (SELECT FROM wallets w WHERE w.wallet = $1)::bool AS known,
+       EXISTS (SELECT FROM listed_wallets l WHERE l.wallet = $1)::bool AS listed
+`
+
+type EnrolmentRow struct {
+	Known  bool
+	Listed bool
+}
+
+// Whether a wallet has ever written, and whether it is on its tenant's list. Asked of reads that found nothing and of
+// first writes, where enrolment is not open.
+func (q *Queries) Enrolment(ctx context.Context, db DBTX, wallet uuid.UUID) (EnrolmentRow, error) {
+	row := db.QueryRow(ctx, Enrolment, wallet)
+	var i EnrolmentRow
+	err := row.Scan(&i.Known, &i.Listed)
+	return i, err
+}
+
 const InsertAudit = `-- name: InsertAudit :exec
 INSERT INTO audit_log (actor, action, tenant_id, detail) VALUES ($1, $2, $3, $4)
 `
@@ -458,17 +477,6 @@ func (q *Queries) ListWallets(ctx context.Context, db DBTX, arg ListWalletsParam
 		return 0, err
 	}
 	return result.RowsAffected(), nil
-}
-
-const Listed = `-- name: Listed :one
-SELECT EXISTS (SELECT FROM listed_wallets WHERE wallet = $1)::bool AS listed
-`
-
-func (q *Queries) Listed(ctx context.Context, db DBTX, wallet uuid.UUID) (bool, error) {
-	row := db.QueryRow(ctx, Listed, wallet)
-	var listed bool
-	err := row.Scan(&listed)
-	return listed, err
 }
 
 const LockControlPlane = `-- name: LockControlPlane :exec

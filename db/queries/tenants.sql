@@ -52,8 +52,11 @@ DELETE FROM listed_wallets WHERE tenant_id = @tenant_id AND wallet = ANY (@walle
 -- name: CountListed :one
 SELECT count(*) FROM listed_wallets WHERE tenant_id = @tenant_id;
 
--- name: Listed :one
-SELECT EXISTS (SELECT FROM listed_wallets WHERE wallet = @wallet)::bool AS listed;
+-- name: Enrolment :one
+-- Whether a wallet has ever written, and whether it is on its tenant's list. Asked of reads that found nothing and of
+-- first writes, where enrolment is not open.
+SELECT EXISTS (SELECT FROM wallets w WHERE w.wallet = @wallet)::bool AS known,
+       EXISTS (SELECT FROM listed_wallets l WHERE l.wallet = @wallet)::bool AS listed;
 
 -- name: ShowWallet :one
 SELECT w.*, (SELECT count(*) FROM stores s WHERE s.wallet = w.wallet)::bigint AS stores,

@@ -1,0 +1,310 @@
+package api_test
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"strconv"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"github.com/vss-cloud/vss-cloud/api"
+	"github.com/vss-cloud/vss-cloud/api/vsspb"
+	"github.com/vss-cloud/vss-cloud/db"
+	"github.com/vss-cloud/vss-cloud/quota"
+	"github.com/vss-cloud/vss-cloud/storage"
+	"github.com/vss-cloud/vss-cloud/tenants"
+)
+
+// governed is a platform with everything that package quota has.
+type governed struct {
+	*platform
+	meter *quota.Meter
+	now   struct {
+		sync.Mutex
+		ahead time.Duration
+	}
+	wallets, bytes int64 // of every tenant, as last measured
+}
+
+func govern(t testing.TB) *governed {
+	t.Helper()
+	g := &governed{meter: quota.NewMeter(quota.MeterConfig{})}
+	var pool *pgxpool.Pool
+	began := time.Now() // the limiter's clock stands still, but for forward
+	limiter := quota.NewLimiter(quota.LimiterConfig{Now: func() time.Time {
+		g.now.Lock()
+		defer g.now.Unlock()
+		return began.Add(g.now.ahead)
+	}})
+	g.platform = start(t, func(cfg *api.Config) {
+		cfg.Quota = api.Quota{
+			Limiter: limiter,
+			Meter:   g.meter,
+			Totals:  func(uuid.UUID) (int64, int64) { return g.wallets, g.bytes },
+			Standing: func(ctx context.Context, w storage.WalletID) (bool, bool, error) {
+				return tenants.Standing(ctx, pool, w)
+			},
+		}
+	})
+	pool = open(t, g.database, db.RoleAPI)
+	return g
+}
+
+func (g *governed) forward(d time.Duration) {
+	g.now.Lock()
+	defer g.now.Unlock()
+	g.now.ahead += d
+}
+
+// limit sets limits of a tenant's own.
+func (g *governed) limit(t testing.TB, slug string, limits map[string]int64) {
+	t.Helper()
+	c := tenants.Change{Limits: map[string]*int64{}}
+	for name, value := range limits {
+		c.Limits[name] = &value
+	}
+	g.set(t, slug, c)
+}
+
+func (w *wallet) in(t testing.TB, store, key, value string) *answer {
+	t.Helper()
+	return w.call(t, "putObjects", &vsspb.PutObjectRequest{
+		StoreId: store, TransactionItems: []*vsspb.KeyValue{{Key: key, Version: -1, Value: []byte(value)}},
+	})
+}
+
+func (w *wallet) delete(t testing.TB, key string) *answer {
+	t.Helper()
+	return w.call(t, "deleteObject", &vsspb.DeleteObjectRequest{StoreId: "s", KeyValue: &vsspb.KeyValue{Key: key, Version: -1}})
+}
+
+func (w *wallet) list(t testing.TB) *answer {
+	t.Helper()
+	return w.call(t, "listKeyVersions", &vsspb.ListKeyVersionsRequest{StoreId: "s"})
+}
+
+func TestWhoMayEnrolAndWhatAnUnknownWalletSees(t *testing.T) {
+	t.Parallel()
+	g := govern(t)
+	known, listed, stranger := g.wallet(t, "acme", 1), g.wallet(t, "acme", 2), g.wallet(t, "acme", 3)
+	known.put(t, "k", "v").wantDone(t)
+	_, err := g.service.ListWallets(t.Context(), operator, "acme", "signature", []string{listed.auth.Subject()}, true)
+	check(t, err)
+	wantUnknown := func(w *wallet) {
+		t.Helper()
+		w.get(t, "k").want(t, 401, noAuth)
+		w.get(t, "global_version").want(t, 401, noAuth)
+		w.list(t).want(t, 401, noAuth)
+		w.put(t, "k", "v").want(t, 401, noAuth)
+	}
+	wantEmpty := func(w *wallet) {
+		t.Helper()
+		w.get(t, "k").want(t, 404, noSuch)
+		if keys := w.list(t).keys(t); len(keys) != 0 {
+			t.Errorf("it has %q", keys)
+		}
+		w.delete(t, "k").wantOK(t, &vsspb.DeleteObjectResponse{})
+	}
+	wantEmpty(stranger) // open: whoever has never written is as if empty, and reading writes nothing
+	g.set(t, "acme", tenants.Change{Enrolment: ptr(tenants.EnrolmentClosed)})
+	wantUnknown(stranger)
+	wantUnknown(listed)
+	known.wantValue(t, "k", "v")
+	known.get(t, "absent").want(t, 404, noSuch)
+	known.in(t, "another store", "k", "v").wantDone(t)
+	g.set(t, "acme", tenants.Change{Enrolment: ptr(tenants.EnrolmentListed)})
+	wantUnknown(stranger)
+	wantEmpty(listed)
+	listed.put(t, "k", "v").wantDone(t)
+	_, err = g.service.ListWallets(t.Context(), operator, "acme", "signature", []string{listed.auth.Subject()}, false)
+	check(t, err)
+	listed.wantValue(t, "k", "v") // who is there stays
+	listed.put(t, "k", "w").wantDone(t)
+	g.set(t, "acme", tenants.Change{Enrolment: ptr(tenants.EnrolmentOpen)})
+	stranger.put(t, "k", "v").wantDone(t)
+}
+
+// What each state allows, over all calls (CONTRACT section 5).
+func TestABlockedWalletAndAReadOnlyTenantReadAndAClosedTenantDoesNothing(t *testing.T) {
+	t.Parallel()
+	g := govern(t)
+	w, other := g.wallet(t, "acme", 1), g.wallet(t, "acme", 2)
+	w.put(t, "k", "v").wantDone(t)
+	other.put(t, "k", "v").wantDone(t)
+	wantAllowed := func(what string, w *wallet, reads, writes bool) {
+		t.Helper()
+		for call, a := range map[string]*answer{
+			"get": w.get(t, "k"), "list": w.list(t), "put": w.put(t, "k", "v"), "delete": w.delete(t, "absent"), "new store": w.in(t, what, "k", "v"),
+		} {
+			allowed := writes
+			if call == "get" || call == "list" {
+				allowed = reads
+			}
+			if allowed && a.status != 200 || !allowed && a.status != 403 {
+				t.Errorf("%s: %s: HTTP %d", what, call, a.status)
+			}
+			if !allowed {
+				a.want(t, 403, internal) // tried again, so that an end of it heals
+			}
+		}
+	}
+	block := func(blocked bool) {
+		t.Helper()
+		check(t, g.service.BlockWallet(t.Context(), operator, "acme", "signature", w.auth.Subject(), blocked))
+	}
+	wantAllowed("active", w, true, true)
+	block(true)
+	wantAllowed("blocked", w, true, false)
+	wantAllowed("another", other, true, true)
+	block(false)
+	wantAllowed("unblocked", w, true, true)
+	for _, tc := range []struct {
+		state         tenants.State
+		reads, writes bool
+	}{{tenants.ReadOnly, true, false}, {tenants.Closed, false, false}, {tenants.Active, true, true}} {
+		g.set(t, "acme", tenants.Change{State: &tc.state})
+		wantAllowed(string(tc.state), w, tc.reads, tc.writes)
+	}
+}
+
+func TestCeilingsRefuseInTheOrderOfTheContractAndNeverADelete(t *testing.T) {
+	t.Parallel()
+	g := govern(t)
+	w, stranger := g.wallet(t, "acme", 1), g.wallet(t, "acme", 2)
+	w.put(t, "k", strings.Repeat("v", 1000)).wantDone(t)
+	want507 := func(a *answer, limit string) {
+		t.Helper()
+		a.want(t, 507, internal)
+		if m := a.error(t).GetMessage(); !strings.Contains(m, limit) || !strings.Contains(m, "allowed are") {
+			t.Errorf("the message is %q", m)
+		}
+	}
+	// Beyond the hard line of the tenant: no new wallet, no new store, and whoever is there goes on.
+	g.limit(t, "acme", map[string]int64{"wallets": 1, "bytes_per_tenant": 1 << 20})
+	g.wallets = 1
+	want507(stranger.put(t, "k", "v"), "wallets")
+	w.in(t, "second", "k", "v").wantDone(t)
+	w.put(t, "k2", "v").wantDone(t)
+	g.bytes = 1<<20 + 1
+	want507(w.in(t, "third", "k", "v"), "bytes_per_tenant")
+	w.put(t, "k3", "v").wantDone(t)
+	g.wallets, g.bytes = 0, 0
+
+	g.limit(t, "acme", map[string]int64{"stores_per_wallet": 2})
+	want507(w.in(t, "third", "k", "v"), "stores_per_wallet")
+
+	// A value is limited where it grows.
+	g.limit(t, "acme", map[string]int64{"value_size": 1024})
+	want507(w.put(t, "k", strings.Repeat("v", 2000)), "value_size")
+	w.put(t, "k", strings.Repeat("v", 1000)).wantDone(t)
+
+	// A new store begins below the hard line; one that is there has its reserve.
+	g.limit(t, "acme", map[string]int64{"stores_per_wallet": 10, "objects_per_store": 1})
+	a := w.call(t, "putObjects", &vsspb.PutObjectRequest{StoreId: "third", TransactionItems: []*vsspb.KeyValue{
+		{Key: "a", Version: -1}, {Key: "b", Version: -1},
+	}})
+	want507(a, "objects_per_store")
+	w.put(t, "k4", "v").wantDone(t)
+	w.delete(t, "k4").wantOK(t, &vsspb.DeleteObjectResponse{})
+	w.wantValue(t, "k", strings.Repeat("v", 1000))
+}
+
+func TestARateIsTheWalletsAndItsTenantsAndNobodyElses(t *testing.T) {
+	t.Parallel()
+	g := govern(t)
+	g.create(t, "globex")
+	w, other, elsewhere := g.wallet(t, "acme", 1), g.wallet(t, "acme", 2), g.wallet(t, "globex", 1)
+	for _, w := range []*wallet{w, other, elsewhere} {
+		w.put(t, "k", "v").wantDone(t)
+		w.wantValue(t, "k", "v")
+	}
+	g.limit(t, "acme", map[string]int64{"wallet_lists_per_minute": 60, "wallet_lists_burst": 5})
+	served := 0
+	for range 20 {
+		a := w.list(t)
+		if a.status == 200 {
+			served++
+			continue
+		}
+		a.want(t, 429, internal)
+		if n, err := strconv.Atoi(a.header.Get("Retry-After")); err != nil || n < 1 {
+			t.Errorf("Retry-After is %q", a.header.Get("Retry-After"))
+		}
+	}
+	if served < 5 || served > 6 {
+		t.Errorf("%d of 20 lists at once were served, of a burst of 5", served)
+	}
+	w.wantValue(t, "k", "v") // reads and writes have rates of their own
+	w.put(t, "k", "w").wantDone(t)
+	other.list(t).wantOK(t, &vsspb.ListKeyVersionsResponse{})
+	elsewhere.list(t).wantOK(t, &vsspb.ListKeyVersionsResponse{})
+	g.forward(2 * time.Second)
+	w.list(t).wantOK(t, &vsspb.ListKeyVersionsResponse{})
+}
+
+func TestEnrolmentIsLimitedAndHoldsUpNoWalletThatIsKnown(t *testing.T) {
+	t.Parallel()
+	g := govern(t)
+	known := g.wallet(t, "acme", 1)
+	known.put(t, "k", "v").wantDone(t)
+	g.limit(t, "acme", map[string]int64{"address_enrolments_per_minute": 1, "address_enrolments_burst": 3})
+	statuses := map[int]int{}
+	for i := range 10 {
+		statuses[g.wallet(t, "acme", byte(10+i)).put(t, "k", "v").status]++
+	}
+	if statuses[200] < 2 || statuses[200] > 4 || statuses[200]+statuses[429] != 10 {
+		t.Errorf("10 new wallets of one address were answered %v", statuses)
+	}
+	for i := range 10 {
+		known.in(t, fmt.Sprint("store ", i), "k", "v").wantDone(t)
+	}
+	g.wallet(t, "acme", 100).get(t, "k").want(t, 404, noSuch) // to read is not to enrol
+}
+
+func TestTheMeterCountsWhatWasAnswered(t *testing.T) {
+	t.Parallel()
+	g := govern(t)
+	w := g.wallet(t, "acme", 1)
+	w.put(t, "k", "v").wantDone(t)
+	w.get(t, "k").wantValue(t, "v")
+	w.get(t, "absent").want(t, 404, noSuch)
+	w.call(t, "putObjects", &vsspb.PutObjectRequest{StoreId: "s", TransactionItems: []*vsspb.KeyValue{{Key: "k", Version: 7}}}).want(t, 409, conflict)
+	g.limit(t, "acme", map[string]int64{"value_size": 1024})
+	w.put(t, "big", strings.Repeat("v", 2000)).want(t, 507, internal)
+	r := w.request(t, "getObject", nil)
+	r.Header.Set("Authorization", "nobody")
+	g.do(t, r).want(t, 401, noAuth)
+	g.do(t, w.request(t, "getObject", []byte("\xff"))).want(t, 400, invalid)
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+g.address+"/livez", nil)
+	check(t, err)
+	resp, err := g.http.Do(r)
+	check(t, err)
+	resp.Body.Close()
+
+	b := g.meter.Take()
+	if b == nil || len(b.Hours) != 1 || len(b.Active) != 1 {
+		t.Fatalf("took %+v", b)
+	}
+	h := b.Hours[0]
+	got := map[string]int64{}
+	for op := range h.Requests {
+		for outcome, n := range h.Requests[op] {
+			if n > 0 {
+				got[fmt.Sprint(quota.Operation(op), " ", quota.Outcome(outcome))] = n
+			}
+		}
+	}
+	want := map[string]int64{
+		"putObjects succeeded": 1, "getObject succeeded": 1, "getObject not_found": 1, "putObjects conflicted": 1,
+		"putObjects refused": 1, "getObject unauthenticated": 1, "getObject invalid": 1,
+	}
+	if fmt.Sprint(got) != fmt.Sprint(want) || h.Enrolled != 1 || h.Refused[quota.Storage] != 1 || h.In < 2000 || h.Out < 10 {
+		t.Errorf("counted %v and %+v, want %v", got, h.Counts, want)
+	}
+}
