@@ -19,7 +19,7 @@ INSERT INTO plans (name, limits) VALUES ('standard', '{
     "tenant_reads_per_minute": 300000, "tenant_reads_burst": 300000,
     "tenant_lists_per_minute": 60000, "tenant_lists_burst": 60000,
     "enrolments_per_minute": 600, "enrolments_burst": 1000,
-    "address_enrolments_per_minute": 10, "address_enrolments_burst": 100
+    "address_enrolments_per_minute": 60, "address_enrolments_burst": 1000
 }');
 
 ALTER TABLE tenants

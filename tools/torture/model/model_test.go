@@ -208,7 +208,8 @@ func sequence(rng *rand.Rand, n int) (ops []history.Op) {
 				o.Global = at(version(history.GlobalKey))
 				b.GlobalVersion = o.Global
 			}
-			answer(m.Put(b))
+			_, err := m.Put(b, storage.Limits{})
+			answer(err)
 		case 2:
 			o.Kind = history.Delete
 			o.Item.Key = keys[rng.IntN(len(keys))]

@@ -55,7 +55,8 @@ type buggy struct {
 
 func on(set func(*buggy)) func(storage.Store, *pgxpool.Pool) storage.Store {
 	return func(s storage.Store, _ *pgxpool.Pool) storage.Store {
-		b := &buggy{Store: s, get: s.Get, put: s.Put, del: s.Delete, list: s.List, seen: make(map[string]storage.Object)}
+		b := &buggy{Store: s, get: s.Get, del: s.Delete, list: s.List, seen: make(map[string]storage.Object)}
+		b.put = b.save
 		set(b)
 		return b
 	}
@@ -64,8 +65,14 @@ func on(set func(*buggy)) func(storage.Store, *pgxpool.Pool) storage.Store {
 func (b *buggy) Get(ctx context.Context, ks storage.Keyspace, key string, admit storage.Admit) (storage.Object, error) {
 	return b.get(ctx, ks, key, admit)
 }
-func (b *buggy) Put(ctx context.Context, ks storage.Keyspace, batch storage.Batch) error {
-	return b.put(ctx, ks, batch)
+func (b *buggy) Put(ctx context.Context, ks storage.Keyspace, batch storage.Batch, _ storage.Limits) (storage.Written, error) {
+	return storage.Written{}, b.put(ctx, ks, batch)
+}
+
+// save is the store's own put, without limits.
+func (b *buggy) save(ctx context.Context, ks storage.Keyspace, batch storage.Batch) error {
+	_, err := b.Store.Put(ctx, ks, batch, storage.Limits{})
+	return err
 }
 func (b *buggy) Delete(ctx context.Context, ks storage.Keyspace, item storage.KeyVersion) error {
 	return b.del(ctx, ks, item)
@@ -119,24 +126,24 @@ func (b *buggy) lostWrite(ctx context.Context, ks storage.Keyspace, batch storag
 	if rarely() {
 		return nil
 	}
-	return b.Store.Put(ctx, ks, batch)
+	return b.save(ctx, ks, batch)
 }
 
 // zombie holds a write up, at times, and does it when its deadline is past.
 func (b *buggy) zombie(ctx context.Context, ks storage.Keyspace, batch storage.Batch) error {
 	if !rarely() {
-		return b.Store.Put(ctx, ks, batch)
+		return b.save(ctx, ks, batch)
 	}
 	go func() {
 		time.Sleep(deadline + deadline/2)
-		_ = b.Store.Put(context.WithoutCancel(ctx), ks, batch)
+		_ = b.save(context.WithoutCancel(ctx), ks, batch)
 	}()
 	return storage.ErrAmbiguous
 }
 
 // refusedAndDone loses the answer of a write and takes that for a refusal.
 func (b *buggy) refusedAndDone(ctx context.Context, ks storage.Keyspace, batch storage.Batch) error {
-	err := b.Store.Put(ctx, ks, batch)
+	err := b.save(ctx, ks, batch)
 	if rarely() {
 		return storage.ErrUnavailable
 	}
@@ -148,7 +155,7 @@ func (b *buggy) falseConflict(ctx context.Context, ks storage.Keyspace, batch st
 	if rarely() {
 		return storage.ErrConflict
 	}
-	return b.Store.Put(ctx, ks, batch)
+	return b.save(ctx, ks, batch)
 }
 
 // splitBatch writes the items of a batch one after the other.
@@ -164,7 +171,7 @@ func (b *buggy) splitBatch(ctx context.Context, ks storage.Keyspace, batch stora
 		if i == 0 {
 			part.GlobalVersion = batch.GlobalVersion
 		}
-		if err := b.Store.Put(ctx, ks, part); err != nil {
+		if err := b.save(ctx, ks, part); err != nil {
 			return err
 		}
 	}
@@ -174,7 +181,7 @@ func (b *buggy) splitBatch(ctx context.Context, ks storage.Keyspace, batch stora
 // globalUnchecked does not compare the store's version.
 func (b *buggy) globalUnchecked(ctx context.Context, ks storage.Keyspace, batch storage.Batch) error {
 	batch.GlobalVersion = nil
-	return b.Store.Put(ctx, ks, batch)
+	return b.save(ctx, ks, batch)
 }
 
 // deleteAnyVersion deletes whatever the version.
@@ -200,7 +207,7 @@ func (b *buggy) wildcards(ctx context.Context, ks storage.Keyspace, req storage.
 
 // ambiguousIsSaved hopes for the best.
 func (b *buggy) ambiguousIsSaved(ctx context.Context, ks storage.Keyspace, batch storage.Batch) error {
-	err := b.Store.Put(ctx, ks, batch)
+	err := b.save(ctx, ks, batch)
 	if errors.Is(err, storage.ErrAmbiguous) {
 		return nil
 	}
@@ -209,9 +216,9 @@ func (b *buggy) ambiguousIsSaved(ctx context.Context, ks storage.Keyspace, batch
 
 // ambiguousAgain runs a write again that may have been saved.
 func (b *buggy) ambiguousAgain(ctx context.Context, ks storage.Keyspace, batch storage.Batch) error {
-	err := b.Store.Put(ctx, ks, batch)
+	err := b.save(ctx, ks, batch)
 	if errors.Is(err, storage.ErrAmbiguous) {
-		return b.Store.Put(ctx, ks, batch)
+		return b.save(ctx, ks, batch)
 	}
 	return err
 }
@@ -245,7 +252,7 @@ func oneStatement(s storage.Store, pool *pgxpool.Pool) storage.Store {
 				return err
 			}
 			if len(batch.Writes) != 1 || len(batch.Deletes) > 0 || batch.GlobalVersion != nil || batch.Writes[0].Version < 1 {
-				return s.Put(ctx, ks, batch)
+				return b.save(ctx, ks, batch)
 			}
 			w := batch.Writes[0]
 			var done int
