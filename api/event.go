@@ -58,6 +58,9 @@ func (s *Server) finish(r *http.Request, ww middleware.WrapResponseWriter, e *ev
 	if ww.Status() >= 400 || e.code != vsspb.ErrorCode_UNKNOWN { // a refused login has status 200
 		outcome = e.code.String()
 	}
+	if e.refused != quota.NoReason {
+		s.metrics.refusals.Add(r.Context(), 1, metric.WithAttributes(attribute.String("reason", e.refused.String())))
+	}
 	if e.call != "" {
 		s.metrics.calls.Add(r.Context(), 1, metric.WithAttributes(
 			attribute.String("call", e.call), attribute.String("outcome", outcome)))
@@ -89,6 +92,8 @@ func (s *Server) finish(r *http.Request, ww middleware.WrapResponseWriter, e *ev
 
 type metrics struct {
 	calls       metric.Int64Counter
+	refusals    metric.Int64Counter
+	delays      metric.Float64Histogram
 	connections metric.Int64Counter
 }
 
@@ -98,6 +103,14 @@ func newMetrics(s *Server) (*metrics, error) {
 	var err error
 	if m.calls, err = meter.Int64Counter("vss.calls",
 		metric.WithDescription("Calls of the contract, by call and by the error code they were answered with.")); err != nil {
+		return nil, err
+	}
+	if m.refusals, err = meter.Int64Counter("vss.quota.refusals",
+		metric.WithDescription("Calls that were refused for a limit, by reason.")); err != nil {
+		return nil, err
+	}
+	if m.delays, err = meter.Float64Histogram("vss.quota.delay", metric.WithUnit("s"),
+		metric.WithDescription("How long calls were held up, within their rate's patience, before they went on.")); err != nil {
 		return nil, err
 	}
 	if m.connections, err = meter.Int64Counter("vss.http.connections",

@@ -76,6 +76,7 @@ func (s *Server) admit(ctx context.Context, caller tenants.Caller, from netip.Ad
 		return nil, &limited{v.admitted.Reason, v.admitted.RetryAfter}
 	}
 	if v.admitted.Wait > 0 {
+		s.metrics.delays.Record(ctx, v.admitted.Wait.Seconds())
 		select {
 		case <-time.After(v.admitted.Wait):
 		case <-ctx.Done():

@@ -308,3 +308,47 @@ func TestTheMeterCountsWhatWasAnswered(t *testing.T) {
 		t.Errorf("counted %v and %+v, want %v", got, h.Counts, want)
 	}
 }
+
+// What limits cost: the same puts with and without them, in turns, so that whatever else the machine does is in both.
+func BenchmarkQuota(b *testing.B) {
+	const workers, each = 8, 50
+	measure := func(p *platform) func() time.Duration {
+		bodies := make([][]byte, workers)
+		wallets := make([]*wallet, workers)
+		for i := range wallets {
+			wallets[i] = p.wallet(b, "acme", byte(i+1))
+			bodies[i] = encode(b, put(&vsspb.KeyValue{Key: "k", Version: -1, Value: make([]byte, 700)}))
+		}
+		return func() time.Duration {
+			began := time.Now()
+			var running sync.WaitGroup
+			for i, w := range wallets {
+				running.Go(func() {
+					for range each {
+						if a := p.do(b, w.request(b, "putObjects", bodies[i])); a.status != 200 {
+							b.Errorf("HTTP %d", a.status)
+							return
+						}
+					}
+				})
+			}
+			running.Wait()
+			return time.Since(began)
+		}
+	}
+	without := measure(start(b))
+	g := govern(b)
+	g.limit(b, "acme", map[string]int64{"wallet_writes_per_minute": 60_000_000, "wallet_writes_burst": 10_000_000})
+	with := measure(g.platform)
+	without() // the pools are filled
+	with()
+	var off, on time.Duration
+	rounds := 0
+	for b.Loop() {
+		off += without()
+		on += with()
+		rounds++
+	}
+	b.ReportMetric(float64(off)/float64(on), "throughput-ratio")
+	b.ReportMetric(float64(rounds*workers*each)/on.Seconds(), "puts/s")
+}

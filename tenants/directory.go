@@ -252,6 +252,27 @@ func (d *Directory) All() []*Tenant {
 	return s.all
 }
 
+// Issuer is how the key set at a URL of a tenant's source is.
+type Issuer struct {
+	Tenant uuid.UUID
+	Source string // its name
+	jwt.Status
+}
+
+// Issuers are all key sets at URLs that this directory keeps.
+func (d *Directory) Issuers() (all []Issuer) {
+	for _, t := range d.All() {
+		for _, set := range []map[string]*tokenSource{t.schemes.byIssuer, {"": t.schemes.anyIssuer}} {
+			for _, s := range set {
+				if s != nil && s.issuer != nil {
+					all = append(all, Issuer{t.ID, s.Name, s.issuer.Status()})
+				}
+			}
+		}
+	}
+	return all
+}
+
 // Loaded says whether the directory has ever been read.
 func (d *Directory) Loaded() bool { return d.current.Load() != nil }
 

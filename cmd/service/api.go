@@ -208,6 +208,7 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 	parts.Go(func() { auth.Run(below) })
 	parts.Go(func() { logins.Run(below) })
 	parts.Go(func() { recorder.Run(below) })
+	parts.Go(func() { tellOfIssuers(below, recorder, directory) })
 	parts.Go(func() {
 		if err := ops.Serve(l.Ops); !errors.Is(err, http.ErrServerClosed) {
 			stop(fmt.Errorf("ops listener: %w", err))
@@ -256,6 +257,26 @@ func tellOfStore(r *record.Recorder, tenant uuid.UUID, store storage.StoreID, d 
 			state = record.Raised
 		}
 		r.Events().Raise(tenant, kind, store.String(), state, map[string]any{"limit": d.Limit, "used": d.Used, "allowed": d.Allowed})
+	}
+}
+
+// tellOfIssuers makes events of key sets at tenants' URLs that cannot be fetched.
+func tellOfIssuers(ctx context.Context, r *record.Recorder, d *tenants.Directory) {
+	ticker := time.NewTicker(10 * time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for _, i := range d.Issuers() {
+			state, detail := record.OK, map[string]any(nil)
+			if i.LastError != nil {
+				state, detail = record.Raised, map[string]any{"error": i.LastError.Error()}
+			}
+			r.Events().Raise(i.Tenant, record.JWKSFailing, i.Source, state, detail)
+		}
 	}
 }
 
