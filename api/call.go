@@ -68,11 +68,11 @@ func call[T any, R request[T]](s *Server, name string, kind quota.Kind, do func(
 			if err != nil {
 				return nil, err
 			}
-			visitor, err := s.admit(ctx, caller, from, kind)
-			if err != nil {
+			visitor := s.visitor(caller, from)
+			e.visitor, e.wallet = visitor, visitor.wallet.String()
+			if err := visitor.admit(ctx, kind); err != nil {
 				return nil, err
 			}
-			e.visitor, e.wallet = visitor, visitor.wallet.String()
 			body, err := readBody(w, r, tenant.Limits.BodySize, held)
 			e.received = int64(len(body))
 			if err != nil {

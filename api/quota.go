@@ -61,29 +61,32 @@ type visitor struct {
 	admitted quota.Admission
 }
 
+func (s *Server) visitor(caller tenants.Caller, from netip.Addr) *visitor {
+	return &visitor{s: s, tenant: caller.Tenant, source: caller.Source.Name, wallet: caller.Owner().Wallet(), from: from}
+}
+
 // admit asks the rates, and waits where they say so: before the body is read, so that nobody waits with it in memory.
-func (s *Server) admit(ctx context.Context, caller tenants.Caller, from netip.Addr, kind quota.Kind) (*visitor, error) {
-	v := &visitor{s: s, tenant: caller.Tenant, source: caller.Source.Name, wallet: caller.Owner().Wallet(), from: from}
+func (v *visitor) admit(ctx context.Context, kind quota.Kind) error {
+	s := v.s
 	if s.cfg.Quota.Limiter == nil {
-		v.admitted.OK = true
-		return v, nil
+		return nil
 	}
 	deadline, _ := ctx.Deadline()
 	v.admitted = s.cfg.Quota.Limiter.Admit(quota.Call{
 		Tenant: v.tenant.ID, Wallet: quota.Key(v.wallet), Kind: kind, Limits: &v.tenant.Limits, Left: time.Until(deadline),
 	})
 	if !v.admitted.OK {
-		return nil, &limited{v.admitted.Reason, v.admitted.RetryAfter}
+		return &limited{v.admitted.Reason, v.admitted.RetryAfter}
 	}
 	if v.admitted.Wait > 0 {
 		s.metrics.delays.Record(ctx, v.admitted.Wait.Seconds())
 		select {
 		case <-time.After(v.admitted.Wait):
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return ctx.Err()
 		}
 	}
-	return v, nil
+	return nil
 }
 
 // known notes that the wallet has been found to be enrolled.
