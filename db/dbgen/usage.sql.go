@@ -48,11 +48,13 @@ func (q *Queries) Beat(ctx context.Context, db DBTX, arg BeatParams) (int32, err
 const Bound = `-- name: Bound :exec
 SELECT set_config('lock_timeout', $1::text, true),
        set_config('statement_timeout', $1::text, true),
-       set_config('idle_in_transaction_session_timeout', $1::text, true)
+       set_config('idle_in_transaction_session_timeout', $1::text, true),
+       set_config('enable_bitmapscan', 'off', true)
 `
 
-// Bounds a transaction on the server, so that it holds when the caller is gone (milliseconds): waiting for a lock,
-// running a statement, idling between two.
+// For a transaction of those below. Bounds it on the server, so that it holds when the caller is gone (milliseconds):
+// waiting for a lock, running a statement, idling between two. And lets no plan gather all of a range before it takes
+// the first few rows of it.
 func (q *Queries) Bound(ctx context.Context, db DBTX, milliseconds string) error {
 	_, err := db.Exec(ctx, Bound, milliseconds)
 	return err
@@ -188,11 +190,13 @@ func (q *Queries) Leave(ctx context.Context, db DBTX, id uuid.UUID) error {
 }
 
 const MeasureSlice = `-- name: MeasureSlice :many
+WITH w AS MATERIALIZED (
+    SELECT a.wallet, a.tenant_id FROM wallets a WHERE a.wallet BETWEEN $1 AND $2
+)
 SELECT w.tenant_id, count(*) AS wallets, sum(s.stores)::bigint AS stores, sum(s.objects)::bigint AS objects, sum(s.bytes)::bigint AS bytes
-  FROM wallets w
+  FROM w
  CROSS JOIN LATERAL (SELECT count(*) AS stores, coalesce(sum(s.objects), 0) AS objects, coalesce(sum(s.bytes), 0) AS bytes
                        FROM stores s WHERE s.wallet = w.wallet) s
- WHERE w.wallet BETWEEN $1 AND $2
  GROUP BY w.tenant_id
 `
 

@@ -56,7 +56,8 @@ CREATE TABLE tenant_totals (
 
 -- What a tenant did, by hour, day and month (UTC), a row a metric: requests.{operation}.{outcome}, refused.{reason},
 -- bytes_in, bytes_out, new_wallets; stored_bytes and stored_objects, of which an hour has a sample and a day the sum of
--- its hours (so bytes and hours multiplied); and, of days and months alone, active_wallets.
+-- its hours (so bytes and hours multiplied); and, of days and months alone, active_wallets. Every flush updates rows of
+-- the present hour; no index holds the value and the fillfactor leaves room, so they stay on their page (HOT).
 CREATE TABLE usage (
     tenant_id uuid        NOT NULL,
     grain     text        NOT NULL CHECK (grain IN ('hour', 'day', 'month')),
@@ -64,7 +65,7 @@ CREATE TABLE usage (
     metric    text        NOT NULL,
     value     bigint      NOT NULL,
     PRIMARY KEY (tenant_id, grain, start, metric)
-);
+) WITH (fillfactor = 50);
 CREATE INDEX usage_by_start ON usage (grain, start); -- roll-ups, and what is too old
 
 -- The wallets that were active on a day, and in a month (its first day), so that each counts once. A row is written

@@ -44,11 +44,13 @@ WITH batch AS (
 SELECT EXISTS (SELECT FROM batch)::bool AS stored;
 
 -- name: Bound :exec
--- Bounds a transaction on the server, so that it holds when the caller is gone (milliseconds): waiting for a lock,
--- running a statement, idling between two.
+-- For a transaction of those below. Bounds it on the server, so that it holds when the caller is gone (milliseconds):
+-- waiting for a lock, running a statement, idling between two. And lets no plan gather all of a range before it takes
+-- the first few rows of it.
 SELECT set_config('lock_timeout', @milliseconds::text, true),
        set_config('statement_timeout', @milliseconds::text, true),
-       set_config('idle_in_transaction_session_timeout', @milliseconds::text, true);
+       set_config('idle_in_transaction_session_timeout', @milliseconds::text, true),
+       set_config('enable_bitmapscan', 'off', true);
 
 -- name: TryMaintenance :one
 -- Whether this transaction is the one that does the work that one instance does for all. The lock alone takes no
@@ -83,11 +85,13 @@ ON CONFLICT (tenant_id, grain, start, metric) DO UPDATE SET value = excluded.val
 -- What every tenant has in wallets of this range, both ends included. No locks. Plan: a range of the primary key of
 -- wallets, and for each a descent of stores_by_wallet. Its snapshot keeps versions of every store's row as long as it
 -- runs (about 5 us a wallet), so the wallets are read in slices.
+WITH w AS MATERIALIZED (
+    SELECT a.wallet, a.tenant_id FROM wallets a WHERE a.wallet BETWEEN @first AND @last
+)
 SELECT w.tenant_id, count(*) AS wallets, sum(s.stores)::bigint AS stores, sum(s.objects)::bigint AS objects, sum(s.bytes)::bigint AS bytes
-  FROM wallets w
+  FROM w
  CROSS JOIN LATERAL (SELECT count(*) AS stores, coalesce(sum(s.objects), 0) AS objects, coalesce(sum(s.bytes), 0) AS bytes
                        FROM stores s WHERE s.wallet = w.wallet) s
- WHERE w.wallet BETWEEN @first AND @last
  GROUP BY w.tenant_id;
 
 -- name: StoreTotals :exec

@@ -87,10 +87,11 @@ func (r *Recorder) transact(ctx context.Context, timeout time.Duration, do func(
 	})
 }
 
-// rollUp makes days and months of the hours since the day before the last time, at least since yesterday: what is
-// flushed after midnight counts for the day before, and what is later than that rolls up itself (see store).
+// rollUp makes days and months of the hours since the day before the last time, at least since yesterday: a flush may
+// bring hours of the day before, and what is later than that rolls up itself (see store). The last time began some
+// time before its totals were measured.
 func (r *Recorder) rollUp(ctx context.Context, now time.Time, age time.Duration) (ours bool, err error) {
-	since := now.Add(-age)
+	since := now.Add(-age - time.Hour)
 	return r.alone(ctx, reportTimeout, func(ctx context.Context, tx pgx.Tx) error {
 		return rollUpSince(ctx, tx, now, day(since, -1), month(now, -1))
 	})

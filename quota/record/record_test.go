@@ -19,8 +19,9 @@ func TestMain(m *testing.M) { dbtest.Main(m) }
 
 // database is one with a migrated schema, and somebody with SQL at hand.
 type database struct {
-	url   string
-	owner *pgx.Conn
+	url        string
+	owner      *pgx.Conn
+	maintained time.Time // last
 }
 
 func newDatabase(t testing.TB) *database {
