@@ -266,13 +266,13 @@ func TestAnOutageKeepsTheLastGoodDirectoryAndIsLoggedOnce(t *testing.T) {
 			wire, pool := newWire(t, p.url)
 			log := &journal{}
 			d := newDirectory(t, pool, DirectoryConfig{
-				Interval: 10 * time.Millisecond, Timeout: 200 * time.Millisecond, Log: slog.New(log),
+				Interval: 10 * time.Millisecond, Timeout: time.Second, Log: slog.New(log),
 			})
 			run(t, d)
 			eventually(t, "loaded", d.Loaded)
 
 			wire.state.Store(outage)
-			time.Sleep(1500 * time.Millisecond) // many polls
+			time.Sleep(4 * time.Second) // several polls, however they fail
 			p.set(t, "acme", Change{State: ptr(Closed)})
 			got, err := d.Resolve("vss.acme.com", "")
 			if err != nil || got.State != Active {
