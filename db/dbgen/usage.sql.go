@@ -215,7 +215,7 @@ type MeasureSliceRow struct {
 
 // What every tenant has in wallets of this range, both ends included. No locks. Plan: a range of the primary key of
 // wallets, and for each a descent of stores_by_wallet. Its snapshot keeps versions of every store's row as long as it
-// runs (about 5 us a wallet), so the wallets are read in slices.
+// runs (10 us a wallet, and more where pages are read from disk), so the wallets are read in slices.
 func (q *Queries) MeasureSlice(ctx context.Context, db DBTX, arg MeasureSliceParams) ([]MeasureSliceRow, error) {
 	rows, err := db.Query(ctx, MeasureSlice, arg.First, arg.Last)
 	if err != nil {

@@ -84,7 +84,7 @@ ON CONFLICT (tenant_id, grain, start, metric) DO UPDATE SET value = excluded.val
 -- name: MeasureSlice :many
 -- What every tenant has in wallets of this range, both ends included. No locks. Plan: a range of the primary key of
 -- wallets, and for each a descent of stores_by_wallet. Its snapshot keeps versions of every store's row as long as it
--- runs (about 5 us a wallet), so the wallets are read in slices.
+-- runs (10 us a wallet, and more where pages are read from disk), so the wallets are read in slices.
 WITH w AS MATERIALIZED (
     SELECT a.wallet, a.tenant_id FROM wallets a WHERE a.wallet BETWEEN @first AND @last
 )

@@ -64,7 +64,7 @@ func TestEveryBeatTellsHowManyInstancesLive(t *testing.T) {
 	// One dies. It counts for 15 s after its last beat, and not longer.
 	dead := instances[2].instance
 	instances = instances[:2]
-	d.sql(t, "UPDATE instances SET seen_at = now() - interval '10 seconds' WHERE id = $1", dead)
+	d.sql(t, "UPDATE instances SET seen_at = now() - interval '5 seconds' WHERE id = $1", dead)
 	beat(3, 3)
 	d.sql(t, "UPDATE instances SET seen_at = now() - interval '15 seconds' WHERE id = $1", dead)
 	beat(2, 2)

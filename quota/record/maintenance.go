@@ -113,8 +113,8 @@ func rollUpSince(ctx context.Context, tx pgx.Tx, now, days, months time.Time) er
 }
 
 // measure counts what every tenant has, and takes the hour's sample of it if there is none. It reads the wallets in
-// slices of some 20,000, each in a snapshot of 0.1 s: one of all would keep old versions of every store's row for as
-// long as it takes, and writes would leave their pages. What changes meanwhile may be in or not.
+// slices of some 20,000, each in a snapshot of its own: one of all would take a fifth of the time, and keep the old
+// versions of every store's row for as long, so that writes leave their pages. What changes meanwhile may be in or not.
 func (r *Recorder) measure(ctx context.Context, now time.Time) (ours bool, err error) {
 	var wallets int64 // as last measured
 	for _, t := range *r.totals.Load() {

@@ -139,14 +139,9 @@ func TestByteHoursOfADayAndAMonthAreTheSumOfTheHoursSamples(t *testing.T) {
 		}
 		maintained(t, d, r)
 	}
-	maintained(t, d, r)
+	maintained(t, d, r) // rolls up, and then takes the first sample of another day
 	got := query[map[string]int64](t, d, `SELECT json_object_agg(grain || to_char(start AT TIME ZONE 'UTC', ' YYYY-MM-DD'), value)
 		FROM usage WHERE metric = 'stored_bytes' AND grain <> 'hour'`)
-	got["day 2031-03-03"]-- // the day that has just begun
-	if got["day 2031-03-03"] >= 0 {
-		want["month 2031-03-01"] += got["day 2031-03-03"] + 1
-	}
-	delete(got, "day 2031-03-03")
 	wantUsage(t, got, want)
 	if n := query[int64](t, d, "SELECT value FROM usage WHERE metric = 'stored_objects' AND grain = 'day' AND start = '2031-02-28'"); n != 24*3 {
 		t.Errorf("%d object hours, want 72", n)

@@ -48,7 +48,8 @@ type Config struct {
 // (db.Open), and what it did not commit by then it undoes.
 const (
 	beatTimeout  = 3 * time.Second
-	flushTimeout = 30 * time.Second // the largest batch takes a few; another instance's may come first
+	flushTimeout = 20 * time.Second // and
+	rowTimeout   = time.Millisecond // for each row: a batch that can't be stored in time is never stored
 	readTimeout  = 5 * time.Second
 	endTimeout   = 20 * time.Second // for the last flushes
 	leaveTimeout = 2 * time.Second
@@ -181,7 +182,7 @@ func (r *Recorder) flush(ctx context.Context) error {
 		return nil
 	}
 	now := r.cfg.Now().UTC()
-	if err := within(ctx, flushTimeout, func(ctx context.Context) error { return r.store(ctx, now, batch) }); err != nil {
+	if err := r.store(ctx, now, batch); err != nil {
 		return err
 	}
 	r.cfg.Meter.Acknowledge(batch.Sequence)
@@ -202,11 +203,14 @@ func (r *Recorder) store(ctx context.Context, now time.Time, b *quota.Batch) err
 			oldest = b.Hours[i].Start
 		}
 	}
+	timeout := flushTimeout + time.Duration(len(p.Values)+len(p.ActiveWallets))*rowTimeout
 	if !oldest.Before(day(now, -1)) {
-		_, err := dbgen.New().StoreMeterBatch(ctx, r.pool, p)
-		return err
+		return within(ctx, timeout, func(ctx context.Context) error {
+			_, err := dbgen.New().StoreMeterBatch(ctx, r.pool, p)
+			return err
+		})
 	}
-	return r.transact(ctx, flushTimeout, func(ctx context.Context, tx pgx.Tx) error {
+	return r.transact(ctx, timeout, func(ctx context.Context, tx pgx.Tx) error {
 		if err := dbgen.New().AwaitMaintenance(ctx, tx); err != nil {
 			return err
 		}
