@@ -36,12 +36,17 @@ func TestATenantHasTheLimitsOfItsPlanButForItsOwn(t *testing.T) {
 	if got := p.known(t, "acme").Limits; got.Wallets != 5 || got.ObjectsPerStore != 7 {
 		t.Errorf("got %+v", got)
 	}
+	if got, err := p.service.Plan(t.Context(), "small"); err != nil || got["objects_per_store"] != 7 {
+		t.Errorf("got %v, %v", got, err)
+	}
 	wantInvalid(t, p.service.DeletePlan(t.Context(), root, "small"), "plan") // it is in use
 	p.set(t, "acme", Change{Plan: ptr("standard"), Limits: map[string]*int64{"wallets": nil}})
 	if err := p.service.DeletePlan(t.Context(), root, "small"); err != nil {
 		t.Error(err)
 	}
 	wantError(t, p.service.DeletePlan(t.Context(), root, "small"), ErrNotFound)
+	_, err = p.service.Plan(t.Context(), "small")
+	wantError(t, err, ErrNotFound)
 	if n := query[int](t, p, "SELECT count(*) FROM audit_log WHERE tenant_id IS NULL AND action LIKE 'plan.%'"); n != 3 {
 		t.Errorf("%d audit rows of plans", n)
 	}

@@ -18,6 +18,19 @@ func (s *Service) Plans(ctx context.Context) (map[string]quota.Values, error) {
 	return loadPlans(ctx, s.pool)
 }
 
+// Plan is the limits of the plan with this name. It fails with [ErrNotFound].
+func (s *Service) Plan(ctx context.Context, name string) (quota.Values, error) {
+	plans, err := s.Plans(ctx)
+	if err != nil {
+		return nil, err
+	}
+	limits, ok := plans[name]
+	if !ok {
+		return nil, noPlan(name)
+	}
+	return limits, nil
+}
+
 // SavePlan makes or changes a plan, which must say every limit, in bounds, together with what its tenants have of
 // their own. Limits may be below what is in use: see [quota.Ceilings.Decide]. It fails with [ErrNoActor] or an
 // [*InvalidError] that names the limit.

@@ -20,7 +20,7 @@ import (
 
 const description = `The operator's tool of a VSS platform.
 
-Exit codes: 0 done; 1 failed; 2 wrong usage; 3 no such key or tenant; 4 version conflict, or name taken; 5 not authorized, or credentials explained to be bad.`
+Exit codes: 0 done; 1 failed; 2 wrong usage; 3 no such key, tenant, plan or wallet; 4 version conflict, or name taken; 5 not authorized, or credentials explained to be bad.`
 
 type cli struct {
 	JSON bool `name:"json" help:"Print results as JSON."`
@@ -28,11 +28,14 @@ type cli struct {
 	Dev       devCmd       `cmd:"" help:"Run the whole platform here, on a PostgreSQL of its own, with a tenant 'demo'."`
 	Migrate   migrateCmd   `cmd:"" help:"Bring the database's schema up to date. Any number may run at once; one does it."`
 	Tenant    tenantCmd    `cmd:"" help:"Create, list, show and change tenants."`
+	Plan      planCmd      `cmd:"" help:"Plans: what the tenants that have one may do and have."`
+	Wallet    walletCmd    `cmd:"" help:"Show and block tenants' wallets, and list those that may enrol."`
 	Source    sourceCmd    `cmd:"" help:"The ways in which a tenant's wallets prove who they are."`
 	Key       keyCmd       `cmd:"" help:"The keys of tenants' credential sources, and the master key."`
 	ClientKey clientKeyCmd `cmd:"" help:"Publishable keys of tenants' apps, and the gate that asks for them."`
 	Domain    domainCmd    `cmd:"" help:"Tenants' own host names."`
 	Auth      authCmd      `cmd:"" help:"Why wallets are let in or refused."`
+	Instances instancesCmd `cmd:"" help:"List the processes of the API that run, and those that ended without a word within a day."`
 
 	Put    putCmd    `cmd:"" help:"Store a value, as a wallet does."`
 	Get    getCmd    `cmd:"" help:"Read a value, as a wallet does. It goes to standard output as it is."`

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
 	"strings"
@@ -47,7 +48,27 @@ func (w wallet) with(ctx context.Context, do func(context.Context, *client.Clien
 	defer c.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(ctx, w.Timeout)
 	defer cancel()
-	return do(ctx, c)
+	return refusal(do(ctx, c))
+}
+
+// refused is an answer by which the server keeps to a limit or a rule of its tenant's. The contract has no code for
+// that, so it comes with the one of a server's fault.
+type refused struct{ answer *client.Error }
+
+func (e *refused) Error() string {
+	return fmt.Sprintf("refused: %s (HTTP %d)", e.answer.Message, e.answer.HTTPStatus)
+}
+
+func (e *refused) Unwrap() error { return e.answer }
+
+func refusal(err error) error {
+	if e, ok := errors.AsType[*client.Error](err); ok {
+		switch e.HTTPStatus {
+		case http.StatusForbidden, http.StatusTooManyRequests, http.StatusInsufficientStorage:
+			return &refused{e}
+		}
+	}
+	return err
 }
 
 func (w wallet) key() (key [32]byte, err error) {

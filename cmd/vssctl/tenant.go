@@ -20,6 +20,9 @@ type tenantCmd struct {
 	List   tenantListCmd   `cmd:"" help:"List all tenants."`
 	Show   tenantShowCmd   `cmd:"" help:"Show a tenant."`
 	Set    tenantSetCmd    `cmd:"" help:"Change a tenant. It holds on every instance within 5 seconds."`
+	Limits tenantLimitsCmd `cmd:"" help:"Show a tenant's limits and what is in use, or change limits that are to be its own."`
+	Usage  tenantUsageCmd  `cmd:"" help:"Show what a tenant did, by hour, day or month (UTC)."`
+	Events tenantEventsCmd `cmd:"" help:"List what came into another state at a tenant, the last first."`
 }
 
 // tenantFlags are those of every command about tenants.
@@ -126,6 +129,7 @@ func (c tenantShowCmd) Run(ctx context.Context, out output) error {
 
 type tenantSetCmd struct {
 	tenantFlags
+	confirm
 	Slug      string             `arg:"" help:"The tenant."`
 	Name      *string            `help:"Its name for people."`
 	State     *tenants.State     `enum:"active,read_only,closed" placeholder:"STATE" help:"active, read_only (reads are served, writes are not) or closed (nothing is served; nothing is deleted)."`
@@ -134,6 +138,20 @@ type tenantSetCmd struct {
 }
 
 func (c tenantSetCmd) Run(ctx context.Context, out output) error {
+	var will []string
+	if c.Plan != nil || c.Enrolment != nil {
+		if err := c.with(ctx, func(ctx context.Context, s *tenants.Service) (err error) {
+			will, err = c.danger(ctx, s)
+			return err
+		}); err != nil {
+			return err
+		}
+	}
+	if len(will) > 0 {
+		if err := c.ask("Tenant %s: %s", c.Slug, strings.Join(will, " ")); err != nil {
+			return err
+		}
+	}
 	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
 		t, err := s.Set(ctx, actor(), c.Slug, tenants.Change{Name: c.Name, State: c.State, Plan: c.Plan, Enrolment: c.Enrolment})
 		if err != nil {
@@ -141,6 +159,33 @@ func (c tenantSetCmd) Run(ctx context.Context, out output) error {
 		}
 		return printTenant(out, t)
 	})
+}
+
+// danger is what the change would refuse to wallets.
+func (c tenantSetCmd) danger(ctx context.Context, s *tenants.Service) (will []string, err error) {
+	t, err := s.Get(ctx, c.Slug)
+	if err != nil {
+		return nil, err
+	}
+	if c.Plan != nil && *c.Plan != t.Plan {
+		if _, err := s.Plan(ctx, *c.Plan); err != nil {
+			return nil, &tenants.InvalidError{Field: "plan", Reason: err.Error() + ": see 'plan list'"}
+		}
+		if will, err = warnOf(ctx, s, t, *c.Plan, t.Overrides); err != nil {
+			return nil, err
+		}
+		if len(will) > 0 {
+			will = append(will, danger)
+		}
+	}
+	switch e := c.Enrolment; {
+	case e == nil, *e == t.Enrolment:
+	case *e == tenants.EnrolmentClosed:
+		will = append(will, "Whoever is no wallet yet is refused; those that are there go on.")
+	case *e == tenants.EnrolmentListed && t.Enrolment == tenants.EnrolmentOpen:
+		will = append(will, "Whoever is no wallet yet and not on the list is refused; those that are there go on.")
+	}
+	return will, nil
 }
 
 // tenantView is a tenant as JSON; scripts rely on its names.

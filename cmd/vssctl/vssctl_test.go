@@ -252,7 +252,8 @@ func TestTheOperatorRunsTenants(t *testing.T) {
 	s.want(2, "slug", "tenant", "create", "No.Slug")
 	s.want(3, "no such tenant", "tenant", "show", "nobody")
 	s.want(0, `(?s)acme.*Acme Wallet.*demo`, "tenant", "list")
-	s.want(0, `"enrolment": "closed"`, "tenant", "set", "acme", "--enrolment", "closed", "--json")
+	s.want(0, `"enrolment": "closed"`, "tenant", "set", "acme", "--enrolment", "closed", "--yes", "--json")
+	s.want(0, "enrolment open", "tenant", "set", "acme", "--enrolment", "open")
 	s.want(2, "plan", "tenant", "set", "acme", "--plan", "gold")
 	s.want(0, "0 migrations applied", "migrate")
 
@@ -321,6 +322,9 @@ func TestHelpIsCompleteAndEndsWell(t *testing.T) {
 	s.want(0, `(?s)dev.*migrate.*tenant create.*put.*get.*list.*delete`, "--help")
 	for _, command := range [][]string{
 		{"dev"}, {"migrate"}, {"tenant", "create"}, {"tenant", "list"}, {"tenant", "show"}, {"tenant", "set"},
+		{"tenant", "limits"}, {"tenant", "usage"}, {"tenant", "events"},
+		{"plan", "list"}, {"plan", "show"}, {"plan", "set"}, {"plan", "delete"},
+		{"wallet", "show"}, {"wallet", "block"}, {"wallet", "unblock"}, {"wallet", "allow"}, {"wallet", "disallow"}, {"instances"},
 		{"source", "add"}, {"source", "list"}, {"source", "set"}, {"source", "remove"},
 		{"key", "add"}, {"key", "list"}, {"key", "set"}, {"key", "rotate"},
 		{"key", "create-master"}, {"key", "rotate-master", "begin"}, {"key", "rotate-master", "reseal"}, {"key", "rotate-master", "finish"},
