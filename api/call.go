@@ -99,7 +99,7 @@ func call[T any, R request[T]](s *Server, name string, kind quota.Kind, do func(
 			if err != nil {
 				return nil, err
 			}
-			if !writes && !nothing(m) {
+			if !nothing(m) {
 				visitor.known()
 			}
 			reply := encode(m)

@@ -189,9 +189,11 @@ func (v *visitor) foundNothing(ctx context.Context) error {
 	return &tenants.AuthError{Source: v.source, Reason: notEnrolled}
 }
 
-// nothing says whether an answer to a read has nothing that was ever written.
+// nothing says whether an answer says nothing of whether its wallet has ever written.
 func nothing(m any) bool {
 	switch m := m.(type) {
+	case *vsspb.DeleteObjectResponse:
+		return true
 	case *vsspb.GetObjectResponse:
 		return m.GetValue().GetVersion() == 0
 	case *vsspb.ListKeyVersionsResponse:

@@ -102,6 +102,7 @@ func TestWhoMayEnrolAndWhatAnUnknownWalletSees(t *testing.T) {
 		w.get(t, "global_version").want(t, 401, noAuth)
 		w.list(t).want(t, 401, noAuth)
 		w.put(t, "k", "v").want(t, 401, noAuth)
+		w.delete(t, "k").want(t, 401, noAuth)
 	}
 	wantEmpty := func(w *wallet) {
 		t.Helper()

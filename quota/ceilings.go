@@ -46,9 +46,6 @@ func (l *Limits) Ceilings() Ceilings {
 }
 
 func (l *Limits) ceiling(hard, leastReserve int64) Ceiling {
-	if hard == 0 {
-		return Ceiling{} // limits that were not filled
-	}
 	if hard <= 0 {
 		return Ceiling{}
 	}

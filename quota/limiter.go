@@ -76,7 +76,12 @@ type Admission struct {
 	Known  bool   // whether the wallet has buckets of its own
 }
 
-// Admit asks the wallet's rate and then its tenant's. A call that is refused by either takes from neither, so that
+// strangersRates are those of wallets that are not known, whatever their tenants' plans are: they share buckets. After
+// a restart all are strangers until they are found to be enrolled, and then a wallet reads all it has.
+var strangersRates = [kinds]Rate{Write: PerMinute(1200, 600), Read: PerMinute(60_000, fullRead), List: PerMinute(600, 600)}
+
+// Admit asks the wallet's rate and then its tenant's: of strangers, whose keys anybody can make, another bucket of the
+// tenant, so that they take nothing from wallets that are known. A call that is refused by either takes from neither, so that
 // a wallet beyond its rate takes nothing from the others and an exhausted tenant puts no wallet into debt (but for
 // strangers, who share what they owe). A write may have to wait: the caller sleeps, and then does it.
 func (l *Limiter) Admit(c Call) (a Admission) {
@@ -85,12 +90,16 @@ func (l *Limiter) Admit(c Call) (a Admission) {
 	slot := int(c.Kind)
 
 	ofWallet := c.Limits.WalletRate(c.Kind, c.Objects)
-	if a.Verdict, a.Known = l.wallets.take(c.Wallet, slot, ofWallet, now, patience); !a.OK {
+	if a.Verdict, a.Known = l.wallets.takeOr(c.Wallet, slot, ofWallet, strangersRates[c.Kind], now, patience); !a.OK {
 		a.Reason = WalletRate
 		return a
 	}
 	ofTenant := c.Limits.TenantRate(c.Kind, c.Objects, l.fleet.Load().Known(wall))
-	v := l.takeTenant(c.Tenant, slot, ofTenant, now, patience)
+	tenantSlot := slot
+	if !a.Known {
+		tenantSlot += strangers
+	}
+	v := l.takeTenant(c.Tenant, tenantSlot, ofTenant, now, patience)
 	if !v.OK {
 		l.wallets.giveBack(c.Wallet, slot, ofWallet)
 		return Admission{Verdict: v, Reason: TenantRate, Known: a.Known}

@@ -102,6 +102,17 @@ type InvalidError struct {
 
 func (e *InvalidError) Error() string { return e.Field + ": " + e.Reason }
 
+// Known are the values that are limits of this program: those of a newer one are for it.
+func Known(v Values) Values {
+	known := Values{}
+	for _, l := range allLimits {
+		if value, ok := v[l.name]; ok {
+			known[l.name] = value
+		}
+	}
+	return known
+}
+
 // Effective are the limits of a tenant: the plan's values, but where the tenant has its own. It fails with an
 // [*InvalidError] for the first limit that is missing, unknown or out of bounds. A limit may be below what is
 // in use: it then refuses what [Ceilings.Decide] says, and nothing that is there is touched.
@@ -150,9 +161,13 @@ func (l *Limits) rate(of *[kinds]Allowance, k Kind, objects int64) Rate {
 	r := of[k].Rate()
 	if k == Read {
 		if objects <= 0 {
-			objects = l.ceiling(l.ObjectsPerStore, reserveKeys).Last
+			objects = max(fullRead, l.ceiling(l.ObjectsPerStore, reserveKeys).Last)
 		}
 		r = r.AtLeast(objects)
 	}
 	return r
 }
+
+// fullRead is how many objects a store is taken to have where it is not known: a limit that was lowered says nothing
+// of what is there.
+const fullRead = 1_000_000

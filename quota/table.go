@@ -42,9 +42,11 @@ const (
 	ways   = 8
 	rows   = 4
 
-	// slots is the number of buckets of a key: one for each kind of call, and then this.
-	slots      = kinds + 1
-	enrolments = kinds
+	// slots is the number of buckets of a key: one for each kind of call; of tenants, one for each kind of its
+	// strangers' calls; and this.
+	slots      = 2*kinds + 1
+	strangers  = kinds
+	enrolments = 2 * kinds
 )
 
 type shard struct {
@@ -99,6 +101,12 @@ func (t *Table) where(key *Key) (*shard, uint64) {
 
 // take asks the key's bucket, as [Rate.Take] does, and says whether it is the key's own.
 func (t *Table) take(key Key, slot int, r Rate, now, patience time.Duration) (v Verdict, own bool) {
+	return t.takeOr(key, slot, r, r, now, patience)
+}
+
+// takeOr is take with another rate for keys that share their buckets. It has to be the same for all who do: one with a
+// slow rate owes for long, in cells that are others' too.
+func (t *Table) takeOr(key Key, slot int, r, shared Rate, now, patience time.Duration) (v Verdict, own bool) {
 	s, h := t.where(&key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -106,24 +114,11 @@ func (t *Table) take(key Key, slot int, r Rate, now, patience time.Duration) (v 
 		p.buckets[slot], v = r.Take(p.buckets[slot], now, patience)
 		return v, true
 	}
-	b, v := r.Take(s.shared(h, slot), now, patience)
+	b, v := shared.Take(s.shared(h, slot), now, patience)
 	if v.OK {
 		s.owe(h, slot, b)
 	}
 	return v, false
-}
-
-// peek says what take would, and takes nothing.
-func (t *Table) peek(key Key, slot int, r Rate, now time.Duration) Verdict {
-	s, h := t.where(&key)
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	b := s.shared(h, slot)
-	if p := s.find(h, &key); p != nil {
-		b = p.buckets[slot]
-	}
-	_, v := r.Take(b, now, 0)
-	return v
 }
 
 // giveBack undoes a take of a moment ago. A cell gives nothing back: what it owes may be another's.

@@ -178,7 +178,6 @@ func TestATableIsSafeForConcurrentUse(t *testing.T) {
 					admitted[g]++
 				}
 				table.giveBack(nth(n), 1, perSecond)
-				table.peek(nth(n), 1, perSecond, time.Hour)
 			}
 		})
 	}

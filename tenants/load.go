@@ -3,7 +3,6 @@ package tenants
 import (
 	"context"
 	"encoding/json"
-	"fmt"
 	"time"
 
 	"github.com/google/uuid"
@@ -53,9 +52,7 @@ func load(ctx context.Context, tx dbgen.DBTX, slug *string) ([]*Tenant, error) {
 	all := make([]*Tenant, len(rows))
 	byID := make(map[uuid.UUID]*Tenant, len(rows))
 	for i, row := range rows {
-		if all[i], err = tenantOf(row, plans); err != nil {
-			return nil, err
-		}
+		all[i] = tenantOf(row, plans)
 		byID[row.ID] = all[i]
 	}
 	for _, row := range domains {
@@ -85,7 +82,7 @@ func load(ctx context.Context, tx dbgen.DBTX, slug *string) ([]*Tenant, error) {
 	return all, nil
 }
 
-func tenantOf(row dbgen.Tenant, plans map[string]quota.Values) (*Tenant, error) {
+func tenantOf(row dbgen.Tenant, plans map[string]quota.Values) *Tenant {
 	t := &Tenant{
 		ID:        row.ID,
 		Slug:      row.Slug,
@@ -96,15 +93,15 @@ func tenantOf(row dbgen.Tenant, plans map[string]quota.Values) (*Tenant, error) 
 		Gate:      Gate{State: GateState(row.ClientKeyGate), Header: row.ClientKeyHeader},
 		CreatedAt: row.CreatedAt,
 	}
-	if err := json.Unmarshal(row.Limits, &t.Overrides); err != nil {
-		return nil, fmt.Errorf("the limits of tenant %s: %w", t.Slug, err)
+	err := json.Unmarshal(row.Limits, &t.Overrides)
+	if err == nil {
+		t.Limits, err = quota.Effective(quota.Known(plans[t.Plan]), quota.Known(t.Overrides))
 	}
-	var err error
-	if t.Limits, err = quota.Effective(plans[t.Plan], t.Overrides); err != nil {
+	if err != nil {
 		// By hand: the service takes none. No limits are better than none of the tenant's calls.
-		t.Limits, t.fault = quota.Limits{BodySize: DefaultBodySize}, err.Error()
+		t.Overrides, t.Limits, t.fault = quota.Values{}, quota.Limits{BodySize: MaxBodySize}, err.Error()
 	}
-	return t, nil
+	return t
 }
 
 // loadPlans are the limits of all plans by name.
@@ -116,8 +113,8 @@ func loadPlans(ctx context.Context, tx dbgen.DBTX) (map[string]quota.Values, err
 	plans := make(map[string]quota.Values, len(rows))
 	for _, row := range rows {
 		var v quota.Values
-		if err := json.Unmarshal(row.Limits, &v); err != nil {
-			return nil, fmt.Errorf("plan %s: %w", row.Name, err)
+		if json.Unmarshal(row.Limits, &v) != nil {
+			v = quota.Values{} // by hand: its tenants have a fault, and no limits
 		}
 		plans[row.Name] = v
 	}

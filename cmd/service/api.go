@@ -161,9 +161,13 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 		Meter: meter, SetFleet: limiter.SetFleet, Host: host, Version: version(), Log: log,
 	})
 	places := quota.NewQueue(quota.QueueConfig{Places: int(pool.Config().MaxConns)})
+	large := quota.NewQueue(quota.QueueConfig{Places: 1, WritePlaces: 1})
 	store := postgres.New(pool, postgres.Config{
 		MaxPageSize: f.MaxPageSize, AllowDataLoss: f.AllowDataLoss,
 		Enter: func(ctx context.Context, tenant uuid.UUID, kind postgres.Kind) (func(), error) {
+			if kind == postgres.LargeWrite {
+				return large.Enter(ctx, tenant, quota.Write)
+			}
 			return places.Enter(ctx, tenant, quotaKinds[kind])
 		},
 	})
@@ -208,7 +212,7 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 	parts.Go(func() { auth.Run(below) })
 	parts.Go(func() { logins.Run(below) })
 	parts.Go(func() { recorder.Run(below) })
-	parts.Go(func() { tellOfIssuers(below, recorder, directory) })
+	parts.Go(func() { tellOfTenants(below, recorder, directory) })
 	parts.Go(func() {
 		if err := ops.Serve(l.Ops); !errors.Is(err, http.ErrServerClosed) {
 			stop(fmt.Errorf("ops listener: %w", err))
@@ -251,17 +255,23 @@ var quotaKinds = map[postgres.Kind]quota.Kind{postgres.Write: quota.Write, postg
 
 // tellOfStore makes events of the lines that a store is beyond.
 func tellOfStore(r *record.Recorder, tenant uuid.UUID, store storage.StoreID, d quota.Decision) {
+	tellOfLines(r, tenant, store.String(), d)
+}
+
+// tellOfLines makes events of the lines that something is beyond; no subject is the tenant itself.
+func tellOfLines(r *record.Recorder, tenant uuid.UUID, subject string, d quota.Decision) {
 	for kind, line := range map[record.Kind]quota.Line{record.StorageSoft: quota.BeyondSoft, record.StorageHard: quota.BeyondHard} {
 		state := record.OK
 		if d.Line >= line {
 			state = record.Raised
 		}
-		r.Events().Raise(tenant, kind, store.String(), state, map[string]any{"limit": d.Limit, "used": d.Used, "allowed": d.Allowed})
+		r.Events().Raise(tenant, kind, subject, state, map[string]any{"limit": d.Limit, "used": d.Used, "allowed": d.Allowed})
 	}
 }
 
-// tellOfIssuers makes events of key sets at tenants' URLs that cannot be fetched.
-func tellOfIssuers(ctx context.Context, r *record.Recorder, d *tenants.Directory) {
+// tellOfTenants makes events of key sets at tenants' URLs that cannot be fetched, and of tenants that are beyond their
+// lines.
+func tellOfTenants(ctx context.Context, r *record.Recorder, d *tenants.Directory) {
 	ticker := time.NewTicker(10 * time.Second)
 	defer ticker.Stop()
 	for {
@@ -276,6 +286,13 @@ func tellOfIssuers(ctx context.Context, r *record.Recorder, d *tenants.Directory
 				state, detail = record.Raised, map[string]any{"error": i.LastError.Error()}
 			}
 			r.Events().Raise(i.Tenant, record.JWKSFailing, i.Source, state, detail)
+		}
+		for _, t := range d.All() {
+			if has, ok := r.Totals(t.ID); ok {
+				c := t.Limits.Ceilings()
+				// As the next new wallet would find it.
+				tellOfLines(r, t.ID, "", c.Decide(quota.Usage{Wallets: has.Wallets, TenantBytes: has.Bytes}, quota.Change{NewWallet: true}))
+			}
 		}
 	}
 }

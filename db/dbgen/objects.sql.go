@@ -99,7 +99,7 @@ WITH locked AS MATERIALIZED (
       LEFT JOIN sums ON sums.n = write.n
 ), verdict AS MATERIALIZED (
     SELECT write.n, write.store, write.write_id, write.global_version, s.next_position,
-           coalesce(sums.created, 0) AS created, after.objects, after.bytes, after.largest,
+           coalesce(sums.created, 0) AS created, after.objects, after.bytes, after.largest, after.fresh,
            CASE WHEN locked.store IS NULL
                 THEN CASE WHEN EXISTS (SELECT FROM stores e WHERE e.store = write.store) THEN 'busy' ELSE 'absent' END
                 WHEN clock_timestamp() > write.not_after THEN 'late'
@@ -145,7 +145,7 @@ WITH locked AS MATERIALIZED (
      WHERE v.outcome = 'ok' AND s.store = v.store
 )
 SELECT n::int AS n, outcome::text AS outcome, clock_timestamp()::timestamptz AS now,
-       coalesce(objects, 0)::bigint AS objects, coalesce(bytes, 0)::bigint AS bytes, coalesce(largest, 0)::bigint AS largest
+       coalesce(objects, 0)::bigint AS objects, coalesce(bytes, 0)::bigint AS bytes, coalesce(largest, 0)::bigint AS largest, coalesce(fresh, false)::bool AS fresh
   FROM verdict
 `
 
@@ -173,6 +173,7 @@ type ApplyWritesRow struct {
 	Objects int64
 	Bytes   int64
 	Largest int64
+	Fresh   bool
 }
 
 // Decides and applies writes, at most one a store, and answers an outcome for each by its ordinal n:
@@ -225,6 +226,7 @@ func (q *Queries) ApplyWrites(ctx context.Context, db DBTX, arg ApplyWritesParam
 			&i.Objects,
 			&i.Bytes,
 			&i.Largest,
+			&i.Fresh,
 		); err != nil {
 			return nil, err
 		}
@@ -500,19 +502,26 @@ func (q *Queries) LockStores(ctx context.Context, db DBTX, stores []uuid.UUID) e
 
 const Standing = `-- name: Standing :one
 SELECT EXISTS (SELECT FROM wallets w WHERE w.wallet = $1)::bool AS known,
+       EXISTS (SELECT FROM stores s WHERE s.store = $2)::bool AS begun, -- by another instance, just now
        (SELECT count(*) FROM stores s WHERE s.wallet = $1)::bigint AS stores
 `
 
+type StandingParams struct {
+	Wallet uuid.UUID
+	Store  uuid.UUID
+}
+
 type StandingRow struct {
 	Known  bool
+	Begun  bool
 	Stores int64
 }
 
 // What there is of a wallet that is about to write to a store for the first time. One snapshot, no locks: of
 // several first writes at once none sees the others.
-func (q *Queries) Standing(ctx context.Context, db DBTX, wallet uuid.UUID) (StandingRow, error) {
-	row := db.QueryRow(ctx, Standing, wallet)
+func (q *Queries) Standing(ctx context.Context, db DBTX, arg StandingParams) (StandingRow, error) {
+	row := db.QueryRow(ctx, Standing, arg.Wallet, arg.Store)
 	var i StandingRow
-	err := row.Scan(&i.Known, &i.Stores)
+	err := row.Scan(&i.Known, &i.Begun, &i.Stores)
 	return i, err
 }

@@ -19,7 +19,7 @@ INSERT INTO plans (name, limits) VALUES ('standard', '{
     "tenant_reads_per_minute": 300000, "tenant_reads_burst": 300000,
     "tenant_lists_per_minute": 60000, "tenant_lists_burst": 60000,
     "enrolments_per_minute": 600, "enrolments_burst": 1000,
-    "address_enrolments_per_minute": 60, "address_enrolments_burst": 1000
+    "address_enrolments_per_minute": 60, "address_enrolments_burst": 300
 }');
 
 ALTER TABLE tenants
@@ -140,7 +140,9 @@ REVOKE UPDATE (blocked) ON wallets FROM vss_api;
 ALTER TABLE stores  DROP COLUMN blocked;
 ALTER TABLE wallets DROP COLUMN blocked;
 ALTER TABLE tenants
-    ADD COLUMN body_limit bigint NOT NULL DEFAULT 104857600 CHECK (body_limit BETWEEN 1024 AND 268435456),
+    ADD COLUMN body_limit bigint NOT NULL DEFAULT 104857600 CHECK (body_limit BETWEEN 1024 AND 268435456);
+UPDATE tenants SET body_limit = (limits->>'body_size')::bigint WHERE limits ? 'body_size';
+ALTER TABLE tenants
     DROP COLUMN plan, DROP COLUMN limits, DROP COLUMN enrolment;
 GRANT UPDATE (body_limit) ON tenants TO vss_admin;
 DROP TABLE plans;

@@ -128,7 +128,7 @@ WITH locked AS MATERIALIZED (
       LEFT JOIN sums ON sums.n = write.n
 ), verdict AS MATERIALIZED (
     SELECT write.n, write.store, write.write_id, write.global_version, s.next_position,
-           coalesce(sums.created, 0) AS created, after.objects, after.bytes, after.largest,
+           coalesce(sums.created, 0) AS created, after.objects, after.bytes, after.largest, after.fresh,
            CASE WHEN locked.store IS NULL
                 THEN CASE WHEN EXISTS (SELECT FROM stores e WHERE e.store = write.store) THEN 'busy' ELSE 'absent' END
                 WHEN clock_timestamp() > write.not_after THEN 'late'
@@ -174,13 +174,14 @@ WITH locked AS MATERIALIZED (
      WHERE v.outcome = 'ok' AND s.store = v.store
 )
 SELECT n::int AS n, outcome::text AS outcome, clock_timestamp()::timestamptz AS now,
-       coalesce(objects, 0)::bigint AS objects, coalesce(bytes, 0)::bigint AS bytes, coalesce(largest, 0)::bigint AS largest
+       coalesce(objects, 0)::bigint AS objects, coalesce(bytes, 0)::bigint AS bytes, coalesce(largest, 0)::bigint AS largest, coalesce(fresh, false)::bool AS fresh
   FROM verdict;
 
 -- name: Standing :one
 -- What there is of a wallet that is about to write to a store for the first time. One snapshot, no locks: of
 -- several first writes at once none sees the others.
 SELECT EXISTS (SELECT FROM wallets w WHERE w.wallet = @wallet)::bool AS known,
+       EXISTS (SELECT FROM stores s WHERE s.store = @store)::bool AS begun, -- by another instance, just now
        (SELECT count(*) FROM stores s WHERE s.wallet = @wallet)::bigint AS stores;
 
 -- name: EnrolWallet :execrows

@@ -41,6 +41,9 @@ const (
 	Write Kind = iota
 	Read
 	List
+
+	// LargeWrite is a write of 8 MiB and more, which takes a place for this too: there is one at a time.
+	LargeWrite
 )
 
 // inline is the size in bytes up to which a value is read along with the question whether it exists. A
@@ -63,7 +66,6 @@ type Store struct {
 	clock       clock
 	turns       turns
 	places      func(ctx context.Context, tenant uuid.UUID, kind Kind) (leave func(), err error)
-	large       chan struct{} // and for the one large write
 	timeout     time.Duration
 	maxPageSize int
 	lossy       bool
@@ -82,17 +84,21 @@ func New(pool *pgxpool.Pool, cfg Config) *Store {
 	if cfg.Enter == nil {
 		// Writes wait for locks, and for a standby that may be gone; reads must still find a connection.
 		writes := make(chan struct{}, max(1, pool.Config().MaxConns*3/4))
+		larges := make(chan struct{}, 1)
 		cfg.Enter = func(ctx context.Context, _ uuid.UUID, kind Kind) (func(), error) {
-			if kind != Write {
+			switch kind {
+			case Write:
+				return place(ctx, writes)
+			case LargeWrite:
+				return place(ctx, larges)
+			default:
 				return func() {}, nil
 			}
-			return place(ctx, writes)
 		}
 	}
 	return &Store{
 		pool: pool, queries: dbgen.New(), timeout: cfg.Timeout, maxPageSize: cfg.MaxPageSize, lossy: cfg.AllowDataLoss,
 		places: cfg.Enter,
-		large:  make(chan struct{}, 1),
 	}
 }
 

@@ -108,18 +108,19 @@ func (s *Store) put(ctx context.Context, ks storage.Keyspace, batch storage.Batc
 		return result{}, translate(err)
 	}
 	defer done()
-	if size(batch) >= large {
-		leave, err := place(ctx, s.large)
-		if err != nil {
-			return result{}, err
-		}
-		defer leave()
-	}
 	leave, err := s.enter(ctx, ks, Write)
 	if err != nil {
 		return result{}, err
 	}
 	defer leave()
+	if size(batch) >= large {
+		// After the other place, so that nobody has this one, for which all tenants wait, and waits in a line of its own.
+		leave, err := s.enter(ctx, ks, LargeWrite)
+		if err != nil {
+			return result{}, err
+		}
+		defer leave()
+	}
 
 	return again(ctx, func() (result, error) {
 		results, err := s.together(ctx, []*write{w})
@@ -232,6 +233,11 @@ func (s *Store) together(ctx context.Context, writes []*write) ([]result, error)
 
 // alone waits for the row of one write's store, which it may have to create, and applies the write.
 func (s *Store) alone(ctx context.Context, w *write, first bool) (result, error) {
+	if first {
+		if err := s.begins(ctx, w); err != nil { // which may ask the database on its own, so before we hold a connection
+			return result{}, err
+		}
+	}
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return result{}, translate(err)
@@ -239,11 +245,6 @@ func (s *Store) alone(ctx context.Context, w *write, first bool) (result, error)
 	defer conn.Release()
 	if err := s.acquaint(ctx, conn); err != nil {
 		return result{}, err
-	}
-	if first {
-		if err := s.begins(ctx, conn, w); err != nil {
-			return result{}, err
-		}
 	}
 
 	var b pgx.Batch
@@ -280,7 +281,7 @@ func (s *Store) alone(ctx context.Context, w *write, first bool) (result, error)
 		return result{}, translate(err) // no commit was sent
 	}
 	got := results[0]
-	got.fresh, got.written.NewWallet = first, enrolled
+	got.written.NewWallet = enrolled
 	if got.outcome != applied {
 		return got, nil
 	}
@@ -303,14 +304,16 @@ func (s *Store) alone(ctx context.Context, w *write, first bool) (result, error)
 }
 
 // begins says whether a store may be that has never been written, and its wallet.
-func (s *Store) begins(ctx context.Context, conn *pgxpool.Conn, w *write) error {
-	if w.limits.Begin == nil && w.limits.Stores == 0 {
-		return nil
+func (s *Store) begins(ctx context.Context, w *write) error {
+	if w.limits.Begin == nil && w.limits.Stores == 0 || len(w.batch.Writes) == 0 && w.batch.GlobalVersion == nil {
+		return nil // deletes alone begin nothing: they are a conflict
 	}
-	standing, err := dbgen.New().Standing(ctx, conn, uuid.UUID(w.ks.Wallet()))
+	standing, err := s.queries.Standing(ctx, s.pool, dbgen.StandingParams{Wallet: uuid.UUID(w.ks.Wallet()), Store: uuid.UUID(w.ks.Store())})
 	switch {
 	case err != nil:
 		return translate(err)
+	case standing.Begun:
+		return nil
 	case w.limits.Stores != 0 && standing.Stores >= w.limits.Stores:
 		return &storage.ExceededError{Limit: "stores_per_wallet", Used: standing.Stores + 1, Allowed: w.limits.Stores}
 	case w.limits.Begin != nil:
@@ -390,11 +393,12 @@ func (s *Store) apply(ctx context.Context, conn *pgxpool.Conn, b *pgx.Batch, wri
 		p.Keys, p.ItemWrites, p.Versions, p.Deletes, p.Values).
 		Query(func(rows pgx.Rows) error {
 			var row dbgen.ApplyWritesRow
-			_, err := pgx.ForEachRow(rows, []any{&row.N, &row.Outcome, &row.Now, &row.Objects, &row.Bytes, &row.Largest}, func() error {
+			_, err := pgx.ForEachRow(rows, []any{&row.N, &row.Outcome, &row.Now, &row.Objects, &row.Bytes, &row.Largest, &row.Fresh}, func() error {
 				results[row.N-1] = result{
 					outcome: outcome(row.Outcome),
 					written: storage.Written{Objects: row.Objects, Bytes: row.Bytes},
 					largest: row.Largest,
+					fresh:   row.Fresh,
 				}
 				s.clock.refine(row.Now, began)
 				return nil
