@@ -35,7 +35,7 @@ type Config struct {
 	Host, Version string
 
 	// Interval is the time between two flushes, and twice that between two beats; 0: 10 s. A crash loses what
-	// was counted in one. With much more than 10 s an instance that misses two beats is taken for dead.
+	// was counted in one. An instance is taken for dead 15 s after its last beat, so it should not be longer.
 	Interval time.Duration
 
 	Now func() time.Time // for the hours of samples, roll-ups and what is too old; nil: time.Now
