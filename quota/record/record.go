@@ -76,8 +76,9 @@ type Totals struct {
 	Measured                 time.Time
 }
 
-// New makes a recorder over a pool of db.RoleAPI, of which it uses up to four connections at once. The pool should
-// not be the one of the wallets' calls: where that has none free, instances would count each other out.
+// New makes a recorder over a pool of db.RoleAPI, of which it uses up to five connections at once, two of them for as
+// long as a flush and maintenance take: with three or more the rest is done in time. The pool should not be the one of
+// the wallets' calls: where that has none free, instances would count each other out.
 func New(pool *pgxpool.Pool, cfg Config) *Recorder {
 	if cfg.SetFleet == nil {
 		cfg.SetFleet = func(int) {}
