@@ -37,7 +37,8 @@ type BeatParams struct {
 	Version string
 }
 
-// Tells that this instance runs, and how many do.
+// Tells that this instance runs, and how many do. Locks its own row, which nobody else does but to forget it; reads the
+// table, a row for each instance of the last day.
 func (q *Queries) Beat(ctx context.Context, db DBTX, arg BeatParams) (int32, error) {
 	row := db.QueryRow(ctx, Beat, arg.ID, arg.Host, arg.Version)
 	var live int32
@@ -304,8 +305,8 @@ type RaiseEventParams struct {
 }
 
 // Notes a state, and writes an event if it is another one than before. A state that nothing was noted of is 'ok'.
-// One that is noted already is only read; of instances that note one at once, one waits for the other's row and
-// then finds it noted.
+// One that is noted already is only read, by a descent of the primary key; of instances that note one at once, one
+// waits for the other's row and then finds it noted. It locks that row alone, so no two wait for each other.
 func (q *Queries) RaiseEvent(ctx context.Context, db DBTX, arg RaiseEventParams) (int64, error) {
 	result, err := db.Exec(ctx, RaiseEvent,
 		arg.Detail,
@@ -331,7 +332,7 @@ type RaisedStatesRow struct {
 	State    string
 }
 
-// What is not 'ok', the newest first.
+// What is not 'ok', the newest first. One snapshot, no locks; plan: event_states_raised, whatever else is in the table.
 func (q *Queries) RaisedStates(ctx context.Context, db DBTX, most int32) ([]RaisedStatesRow, error) {
 	rows, err := db.Query(ctx, RaisedStates, most)
 	if err != nil {
@@ -398,7 +399,8 @@ SELECT t.tenant_id, 'hour', $1::timestamptz, m.metric, m.value
 ON CONFLICT DO NOTHING
 `
 
-// What every tenant stores in this hour, as just measured: the first sample of an hour stays.
+// What every tenant stores in this hour, as just measured: the first sample of an hour stays. Plan: the tenants' totals
+// and a descent of a primary key for two metrics of each. No flush writes these metrics.
 func (q *Queries) SampleStored(ctx context.Context, db DBTX, hour time.Time) (int64, error) {
 	result, err := db.Exec(ctx, SampleStored, hour)
 	if err != nil {
@@ -425,7 +427,8 @@ type SettleRefusalsParams struct {
 	Since time.Time
 }
 
-// Ends the states of refusals, whose subject is their reason, of which no instance has counted one since then.
+// Ends the states of refusals, whose subject is their reason, of which no instance has counted one since then. Plan: the
+// states of these kinds, and for each a descent of the primary key of usage. Locks the rows that it ends.
 func (q *Queries) SettleRefusals(ctx context.Context, db DBTX, arg SettleRefusalsParams) (int64, error) {
 	result, err := db.Exec(ctx, SettleRefusals, arg.Kinds, arg.Since)
 	if err != nil {
@@ -524,6 +527,7 @@ type StoreTotalsParams struct {
 	Bytes   []int64
 }
 
+// In the order of tenants. Locks their rows, which only who maintains writes; readers don't wait.
 func (q *Queries) StoreTotals(ctx context.Context, db DBTX, arg StoreTotalsParams) error {
 	_, err := db.Exec(ctx, StoreTotals,
 		arg.Tenants,
@@ -539,6 +543,7 @@ const Totals = `-- name: Totals :many
 SELECT tenant_id, wallets, stores, objects, bytes, measured_at FROM tenant_totals
 `
 
+// One snapshot, no locks: the table, a row a tenant.
 func (q *Queries) Totals(ctx context.Context, db DBTX) ([]TenantTotal, error) {
 	rows, err := db.Query(ctx, Totals)
 	if err != nil {
@@ -570,7 +575,7 @@ const TotalsAge = `-- name: TotalsAge :one
 SELECT coalesce(extract(epoch FROM now() - max(measured_at)), 1e9)::float8 AS seconds FROM tenant_totals
 `
 
-// In seconds; very old where there are none.
+// In seconds; very old where there are none. Reads a row a tenant.
 func (q *Queries) TotalsAge(ctx context.Context, db DBTX) (float64, error) {
 	row := db.QueryRow(ctx, TotalsAge)
 	var seconds float64

@@ -95,13 +95,15 @@ SELECT w.tenant_id, count(*) AS wallets, sum(s.stores)::bigint AS stores, sum(s.
  GROUP BY w.tenant_id;
 
 -- name: StoreTotals :exec
+-- In the order of tenants. Locks their rows, which only who maintains writes; readers don't wait.
 INSERT INTO tenant_totals (tenant_id, wallets, stores, objects, bytes)
 SELECT unnest(@tenants::uuid[]), unnest(@wallets::bigint[]), unnest(@stores::bigint[]), unnest(@objects::bigint[]), unnest(@bytes::bigint[])
 ON CONFLICT (tenant_id) DO UPDATE
    SET wallets = excluded.wallets, stores = excluded.stores, objects = excluded.objects, bytes = excluded.bytes, measured_at = now();
 
 -- name: SampleStored :execrows
--- What every tenant stores in this hour, as just measured: the first sample of an hour stays.
+-- What every tenant stores in this hour, as just measured: the first sample of an hour stays. Plan: the tenants' totals
+-- and a descent of a primary key for two metrics of each. No flush writes these metrics.
 INSERT INTO usage (tenant_id, grain, start, metric, value)
 SELECT t.tenant_id, 'hour', @hour::timestamptz, m.metric, m.value
   FROM tenant_totals t
@@ -125,7 +127,8 @@ DELETE FROM active_wallets
 DELETE FROM meter_batches WHERE stored_at < now() - interval '90 days';
 
 -- name: SettleRefusals :execrows
--- Ends the states of refusals, whose subject is their reason, of which no instance has counted one since then.
+-- Ends the states of refusals, whose subject is their reason, of which no instance has counted one since then. Plan: the
+-- states of these kinds, and for each a descent of the primary key of usage. Locks the rows that it ends.
 WITH settled AS (
     UPDATE event_states s SET state = 'ok', since = now()
      WHERE s.state <> 'ok' AND s.kind = ANY (@kinds::text[])
@@ -138,14 +141,16 @@ INSERT INTO events (tenant_id, kind, subject, state)
 SELECT tenant_id, kind, subject, state FROM settled;
 
 -- name: Totals :many
+-- One snapshot, no locks: the table, a row a tenant.
 SELECT * FROM tenant_totals;
 
 -- name: TotalsAge :one
--- In seconds; very old where there are none.
+-- In seconds; very old where there are none. Reads a row a tenant.
 SELECT coalesce(extract(epoch FROM now() - max(measured_at)), 1e9)::float8 AS seconds FROM tenant_totals;
 
 -- name: Beat :one
--- Tells that this instance runs, and how many do.
+-- Tells that this instance runs, and how many do. Locks its own row, which nobody else does but to forget it; reads the
+-- table, a row for each instance of the last day.
 WITH beat AS (
     INSERT INTO instances (id, host, version) VALUES (@id, @host, @version)
     ON CONFLICT (id) DO UPDATE SET seen_at = now()
@@ -163,8 +168,8 @@ SELECT *, (seen_at > now() - interval '15 seconds')::bool AS live FROM instances
 
 -- name: RaiseEvent :execrows
 -- Notes a state, and writes an event if it is another one than before. A state that nothing was noted of is 'ok'.
--- One that is noted already is only read; of instances that note one at once, one waits for the other's row and
--- then finds it noted.
+-- One that is noted already is only read, by a descent of the primary key; of instances that note one at once, one
+-- waits for the other's row and then finds it noted. It locks that row alone, so no two wait for each other.
 WITH changed AS (
     INSERT INTO event_states AS s (tenant_id, kind, subject, state)
     SELECT @tenant_id::uuid, @kind::text, @subject::text, @state::text
@@ -177,7 +182,7 @@ INSERT INTO events (tenant_id, kind, subject, state, detail)
 SELECT tenant_id, kind, subject, state, @detail::jsonb FROM changed;
 
 -- name: RaisedStates :many
--- What is not 'ok', the newest first.
+-- What is not 'ok', the newest first. One snapshot, no locks; plan: event_states_raised, whatever else is in the table.
 SELECT tenant_id, kind, subject, state FROM event_states WHERE state <> 'ok' ORDER BY since DESC LIMIT @most;
 
 -- name: InsertEvent :exec

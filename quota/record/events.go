@@ -64,8 +64,9 @@ const (
 // is raised is read from the database at every interval, so a state that stays costs no statement. Where more than
 // 65,536 are, one that is not among the newest costs a statement an interval, and its end may be missed.
 //
-// A nil Events hears nothing. It is safe for concurrent use, and its methods never wait: what is more than 1,024
-// behind is dropped, which is logged once; a state is told again by whoever raises it again.
+// A nil Events hears nothing. It is safe for concurrent use, and its methods never wait for the database. What is more
+// than 1,024 behind, and more than as many changes of states in an interval, is dropped, which is logged once; a state
+// is told again by whoever raises it again.
 type Events struct {
 	pool *pgxpool.Pool
 	log  *slog.Logger

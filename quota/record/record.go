@@ -35,7 +35,7 @@ type Config struct {
 	Host, Version string
 
 	// Interval is the time between two flushes, and twice that between two beats; 0: 10 s. A crash loses what
-	// was counted in one. With much more than 10 s an instance that misses two beats is taken for dead.
+	// was counted in one. An instance is taken for dead 15 s after its last beat, so it should not be longer.
 	Interval time.Duration
 
 	Now func() time.Time // for the hours of samples, roll-ups and what is too old; nil: time.Now
@@ -76,8 +76,9 @@ type Totals struct {
 	Measured                 time.Time
 }
 
-// New makes a recorder over a pool of db.RoleAPI, of which it uses up to four connections at once. The pool should
-// not be the one of the wallets' calls: where that has none free, instances would count each other out.
+// New makes a recorder over a pool of db.RoleAPI, of which it uses up to five connections at once, two of them for as
+// long as a flush and maintenance take: with three or more the rest is done in time. The pool should not be the one of
+// the wallets' calls: where that has none free, instances would count each other out.
 func New(pool *pgxpool.Pool, cfg Config) *Recorder {
 	if cfg.SetFleet == nil {
 		cfg.SetFleet = func(int) {}
