@@ -155,7 +155,7 @@ func lowered(before, after quota.Values, totals *tenants.Totals) (will []string)
 		case "body_size":
 			what = fmt.Sprintf("calls of more than %d bytes", is)
 		case "wallet_writes_per_minute", "wallet_writes_burst", "tenant_writes_per_minute", "tenant_writes_burst":
-			what = "for a while, writes beyond it"
+			what = "writes beyond it, for a while"
 		}
 		if what != "" {
 			will = append(will, fmt.Sprintf("%s %d instead of %d refuses %s.", name, is, was, what))

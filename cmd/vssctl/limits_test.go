@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 
@@ -30,6 +31,7 @@ func TestTheOperatorLimitsTenants(t *testing.T) {
 		"own":       ownLimits,
 		"measured":  measured,
 		"storage":   storageLimits,
+		"rates":     rates,
 		"blocks":    blocks,
 		"enrolment": enrolment,
 		"usage":     usageAndEvents,
@@ -270,6 +272,7 @@ func enrolment(t *testing.T, s *shell, tenant, base string) {
 	s.want(0, `(?s)"given": 2,\s+"changed": 2`, "wallet", "disallow", tenant, "signature", file, "--json")
 	late.want(0, "saved", "put", "k", "w", "--url", base) // it is a wallet already
 	other.want(5, "takes no new one", "put", "k", "v", "--url", base)
+	other.want(5, "takes no new one", "put", "k", "v", "--url", base)
 	s.with("\n \n").want(2, "subjects: there are none", "wallet", "allow", tenant, "signature", "-")
 	s.with(subject+"\nuser 2\n").want(2, "line 2: subject: source signature names its wallets by public keys", "wallet", "allow", tenant, "signature", "-")
 	s.with(subject).want(3, "no source", "wallet", "allow", tenant, "none", "-")
@@ -279,7 +282,18 @@ func enrolment(t *testing.T, s *shell, tenant, base string) {
 	s.with("user 1\nuser 2").want(0, "2 of 2 wallets", "wallet", "allow", tenant, "app", "-")
 }
 
-func usageAndEvents(t *testing.T, s *shell, tenant, _ string) {
+func rates(t *testing.T, s *shell, tenant, base string) {
+	s.reach(base)
+	s.want(2, "wallet_writes_per_minute 1 instead of 1200 refuses writes beyond it, for a while.*lose a channel.*say --yes", "tenant", "limits", tenant, "wallet_writes_per_minute=1")
+	s.want(0, "wallet_writes_burst +1 +the tenant", "tenant", "limits", tenant, "wallet_writes_per_minute=1", "wallet_writes_burst=1", "--yes")
+	eventually(t, func() bool {
+		code, _, err := s.run("put", "k", "v", "--url", base)
+		return code == 1 && regexp.MustCompile(`refused: too many calls .*\(HTTP 429\)`).MatchString(err)
+	})
+	s.want(0, "^v$", "get", "k", "--url", base)
+}
+
+func usageAndEvents(t *testing.T, s *shell, tenant, base string) {
 	const of = " FROM tenants WHERE slug = $1"
 	s.sql("INSERT INTO usage (tenant_id, grain, start, metric, value) SELECT id, 'hour', date_trunc('hour', now()), 'bytes_in', 11"+of, tenant)
 	s.sql("INSERT INTO usage (tenant_id, grain, start, metric, value) SELECT id, 'day', '2026-01-31T00:00Z', 'requests.getObject.ok', 12"+of, tenant)
@@ -294,6 +308,12 @@ func usageAndEvents(t *testing.T, s *shell, tenant, _ string) {
 	if out := s.want(0, "", "tenant", "usage", tenant, "--since", "2026-02-01"); strings.Contains(out, "getObject") {
 		t.Errorf("usage from before --since: %s", out)
 	}
+	s.reach(base)
+	s.want(0, "saved", "put", "k", "v", "--url", base)
+	eventually(t, func() bool {
+		_, out, _ := s.run("tenant", "usage", tenant, "--by", "hour")
+		return regexp.MustCompile(`requests\.putObjects\.\S+ +1\n`).MatchString(out)
+	})
 	s.want(2, "--since yesterday is no date", "tenant", "usage", tenant, "--since", "yesterday")
 	s.want(2, "--by must be one of", "tenant", "usage", tenant, "--by", "week")
 	s.want(3, "no such tenant", "tenant", "usage", "nobody")
@@ -302,6 +322,10 @@ func usageAndEvents(t *testing.T, s *shell, tenant, _ string) {
 	s.want(2, "--most must be", "tenant", "events", tenant, "--most", "0")
 	s.want(3, "no such tenant", "tenant", "events", "nobody")
 	s.want(0, `elsewhere +v0.1 +gone`, "instances")
+	eventually(t, func() bool {
+		_, out, _ := s.run("instances")
+		return strings.Contains(out, " live ")
+	})
 	s.want(0, `(?s)"host": "elsewhere",\s+"version": "v0.1",\s+"live": false`, "instances", "--json")
 }
 
