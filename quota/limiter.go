@@ -20,13 +20,14 @@ type LimiterConfig struct {
 	Now func() time.Time // nil: time.Now
 }
 
-// Limiter asks the buckets that a call must pass, on one instance. Its memory is bounded, 29 MiB by default. It
+// Limiter asks the buckets that a call must pass, on one instance. Its memory is bounded, 30 MiB by default. It
 // is safe for concurrent use.
 //
 // Known wallets: after a call that found its wallet enrolled, [Limiter.Know] it. That costs a look-up, and only
 // needs to be done where [Admission].Known was false.
 type Limiter struct {
 	wallets, tenants, addresses *Table
+	strangers                   *Table // by tenant, of its wallets that are not known
 
 	now   func() time.Time
 	start time.Time // the origin of the buckets' clock
@@ -47,6 +48,7 @@ func NewLimiter(cfg LimiterConfig) *Limiter {
 	l := &Limiter{
 		wallets:   NewTable(cfg.Wallets, 1<<16),
 		tenants:   NewTable(cfg.Tenants, 1<<10),
+		strangers: NewTable(cfg.Tenants, 1<<10),
 		addresses: NewTable(0, 1<<16), // nobody's address is better known than another's
 		now:       cfg.Now,
 		start:     cfg.Now().Add(-time.Second), // a clock of 0 would be a free place's
@@ -95,11 +97,11 @@ func (l *Limiter) Admit(c Call) (a Admission) {
 		return a
 	}
 	ofTenant := c.Limits.TenantRate(c.Kind, c.Objects, l.fleet.Load().Known(wall))
-	tenantSlot := slot
+	tenants := l.tenants
 	if !a.Known {
-		tenantSlot += strangers
+		tenants = l.strangers
 	}
-	v := l.takeTenant(c.Tenant, tenantSlot, ofTenant, now, patience)
+	v := takeTenant(tenants, c.Tenant, slot, ofTenant, now, patience)
 	if !v.OK {
 		l.wallets.giveBack(c.Wallet, slot, ofWallet)
 		return Admission{Verdict: v, Reason: TenantRate, Known: a.Known}
@@ -120,7 +122,7 @@ func (l *Limiter) Enrol(tenant uuid.UUID, from netip.Addr, limits *Limits) Admis
 	_, now := l.clock()
 	n := l.fleet.Load().Strangers()
 	ofTenant := limits.Enrolments.Rate().Split(n)
-	if v := l.takeTenant(tenant, enrolments, ofTenant, now, 0); !v.OK {
+	if v := takeTenant(l.tenants, tenant, enrolments, ofTenant, now, 0); !v.OK {
 		return Admission{Verdict: v, Reason: EnrolmentRate}
 	}
 	v, _ := l.addresses.take(AddressKey(from), enrolments, limits.AddressEnrolments.Rate().Split(n), now, 0)
@@ -133,10 +135,10 @@ func (l *Limiter) Enrol(tenant uuid.UUID, from netip.Addr, limits *Limits) Admis
 }
 
 // takeTenant gives each tenant buckets of its own: there are as many as people made.
-func (l *Limiter) takeTenant(tenant uuid.UUID, slot int, r Rate, now, patience time.Duration) Verdict {
-	v, own := l.tenants.take(Key(tenant), slot, r, now, patience)
+func takeTenant(tenants *Table, tenant uuid.UUID, slot int, r Rate, now, patience time.Duration) Verdict {
+	v, own := tenants.take(Key(tenant), slot, r, now, patience)
 	if !own {
-		l.tenants.Own(Key(tenant), now)
+		tenants.Own(Key(tenant), now)
 	}
 	return v
 }

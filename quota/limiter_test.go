@@ -270,3 +270,41 @@ func BenchmarkAdmit(b *testing.B) {
 		})
 	}
 }
+
+func TestStrangersTakeNothingFromATenantsKnownWallets(t *testing.T) {
+	l, _ := limiter()
+	limits := effective(t, nil)
+	call := func(wallet Key, kind Kind) Admission {
+		return l.Admit(Call{Tenant: acme, Wallet: wallet, Kind: kind, Limits: limits, Left: time.Second})
+	}
+	l.Know(nth(1))
+	refused := 0
+	for n := range 100_000 {
+		if !call(nth(1000+n), Write).OK {
+			refused++
+		}
+	}
+	if refused == 0 {
+		t.Fatal("100000 strangers at once were all admitted")
+	}
+	if a := call(nth(1), Write); !a.OK || !a.Known {
+		t.Errorf("a known wallet's write gets %+v", a)
+	}
+}
+
+func TestAPlanOfAnotherTenantPutsNoStrangerIntoDebt(t *testing.T) {
+	l, _ := limiter()
+	slow := effective(t, Values{"wallet_writes_per_minute": 1, "tenant_writes_per_minute": 60_000_000, "tenant_writes_burst": 10_000_000})
+	for n := range 100_000 {
+		l.Admit(Call{Tenant: acme, Wallet: nth(n), Kind: Write, Limits: slow})
+	}
+	refused := 0
+	for n := range 1000 {
+		if !l.Admit(Call{Tenant: uuid.New(), Wallet: nth(1_000_000 + n), Kind: Write, Limits: effective(t, nil)}).OK {
+			refused++
+		}
+	}
+	if refused > 0 {
+		t.Errorf("%d of 1000 wallets of other tenants are refused", refused)
+	}
+}

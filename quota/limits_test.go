@@ -147,7 +147,7 @@ func TestAReadBurstIsNeverSmallerThanTheStoresObjectCount(t *testing.T) {
 	l := effective(t, nil)
 	for _, test := range []struct{ objects, reads int64 }{
 		{50, 100}, {100, 100}, {5_000_000, 5_000_000}, // also of a store that is beyond all its lines
-		{0, 5000 + reserveKeys}, // not known: as many as a store may have
+		{0, fullRead}, // not known: as many as any store is taken to have
 	} {
 		for who, r := range map[string]Rate{"wallet": l.WalletRate(Read, test.objects), "tenant": l.TenantRate(Read, test.objects, 7)} {
 			want := test.reads

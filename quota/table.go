@@ -42,11 +42,9 @@ const (
 	ways   = 8
 	rows   = 4
 
-	// slots is the number of buckets of a key: one for each kind of call; of tenants, one for each kind of its
-	// strangers' calls; and this.
-	slots      = 2*kinds + 1
-	strangers  = kinds
-	enrolments = 2 * kinds
+	// slots is the number of buckets of a key: one for each kind of call, and then this.
+	slots      = kinds + 1
+	enrolments = kinds
 )
 
 type shard struct {

@@ -80,6 +80,9 @@ func (s *Service) change(
 		if err := audit(ctx, tx, actor, action, &after.ID, detail); err != nil {
 			return err
 		}
+		if before == nil {
+			return nil // its first sources are no news
+		}
 		return tellOfKeys(ctx, tx, after.ID, detail)
 	})
 	if err != nil {

@@ -155,3 +155,29 @@ func TestAChangeOfKeysIsAnEvent(t *testing.T) {
 		t.Error("the event says nothing")
 	}
 }
+
+// By hand, or by a newer program: never an outage, and least of all of others.
+func TestLimitsThatAreNoneAreTheFaultOfTheirTenantAlone(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	p.create(t, "bystander")
+	for _, limits := range []string{`{"wallets": 1.5}`, `{"wallets": "5"}`, `{"wallets": 1e30}`, `{"wallets": 0}`} {
+		p.sql(t, "UPDATE tenants SET limits = $1 WHERE slug = 'acme'", limits)
+		if got := p.known(t, "acme").Limits; got.BodySize != MaxBodySize || got.Wallets != 0 {
+			t.Errorf("%s: got %+v", limits, got)
+		}
+		if got := p.known(t, "bystander").Limits; got.Wallets != 100_000 {
+			t.Errorf("%s: the bystander has %+v", limits, got)
+		}
+	}
+	done(t)(p.service.Set(t.Context(), root, "acme", Change{Limits: map[string]*int64{"wallets": ptr(int64(5))}})) // mends it
+	p.sql(t, `UPDATE tenants SET limits = '{"wallets": 7, "limit_of_tomorrow": 1}' WHERE slug = 'acme'`)
+	if got := p.known(t, "acme").Limits; got.Wallets != 7 || got.BodySize != 100<<20 {
+		t.Errorf("with a limit that is not known: %+v", got)
+	}
+	p.sql(t, `UPDATE plans SET limits = '{"wallets": []}' WHERE name = 'standard'`)
+	if got := p.known(t, "bystander").Limits; got.BodySize != MaxBodySize {
+		t.Errorf("with a plan that is none: %+v", got)
+	}
+}

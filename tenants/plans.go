@@ -61,6 +61,9 @@ func (s *Service) SavePlan(ctx context.Context, actor Actor, name string, limits
 
 // DeletePlan deletes a plan that no tenant has. It fails with [ErrNoActor], [ErrNotFound] or an [*InvalidError].
 func (s *Service) DeletePlan(ctx context.Context, actor Actor, name string) error {
+	if name == DefaultPlan {
+		return &InvalidError{"plan", "is the one that new tenants get"}
+	}
 	err := s.changePlan(ctx, actor, "plan.delete", name, func(tx pgx.Tx) error {
 		n, err := dbgen.New().DeletePlan(ctx, tx, name)
 		if err == nil && n == 0 {
