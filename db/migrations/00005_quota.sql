@@ -9,7 +9,7 @@ CREATE TABLE plans (
     created_at timestamptz NOT NULL DEFAULT now()
 );
 INSERT INTO plans (name, limits) VALUES ('standard', '{
-    "wallets": 100000, "stores_per_wallet": 20, "objects_per_store": 100000,
+    "wallets": 100000, "stores_per_wallet": 1000, "objects_per_store": 100000,
     "bytes_per_store": 1073741824, "bytes_per_tenant": 1099511627776, "value_size": 104857600, "body_size": 104857600,
     "soft_percent": 80, "reserve_percent": 20,
     "wallet_writes_per_minute": 1200, "wallet_writes_burst": 600,
