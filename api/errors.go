@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net/http"
 	"slices"
+	"strconv"
 
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
 	"github.com/vss-cloud/vss-cloud/quota"
@@ -136,7 +137,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 		w.Header().Set("Retry-After", "1")
 		var rate *limited
 		if errors.As(err, &rate) {
-			rate.retryAfter(w.Header())
+			w.Header().Set("Retry-After", strconv.FormatInt(quota.Seconds(rate.after), 10))
 		}
 	}
 	if a.status == http.StatusMethodNotAllowed {

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net/http"
 	"net/netip"
 	"time"
 
@@ -45,11 +44,6 @@ func (e *limited) Error() string {
 
 // notEnrolled is a wallet that has never written and may not begin to.
 const notEnrolled = "this wallet is not known here, and the tenant takes no new one"
-
-// overTenant refuses what begins in a tenant that is beyond its hard line.
-func overTenant(d quota.Decision) error {
-	return &storage.ExceededError{Limit: d.Limit, Used: d.Used, Allowed: d.Allowed}
-}
 
 // visitor is the wallet of one call, as its limits see it.
 type visitor struct {
@@ -125,7 +119,7 @@ func (v *visitor) begin(ctx context.Context, newWallet bool) error {
 	c := v.tenant.Limits.Ceilings()
 	d := c.Decide(quota.Usage{Wallets: wallets, TenantBytes: bytes}, quota.Change{NewStore: true, NewWallet: newWallet})
 	if d.Refused {
-		return overTenant(d)
+		return &storage.ExceededError{Limit: d.Limit, Used: d.Used, Allowed: d.Allowed}
 	}
 	return nil
 }
@@ -273,9 +267,4 @@ func reasonOf(err error) quota.Reason {
 		return quota.AddressRate
 	}
 	return quota.NoReason
-}
-
-// retryAfter is the header's value for a call that was refused for a rate, in whole seconds.
-func (e *limited) retryAfter(h http.Header) {
-	h.Set("Retry-After", fmt.Sprint(max(1, quota.Seconds(e.after))))
 }

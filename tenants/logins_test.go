@@ -159,12 +159,8 @@ func TestResealingPutsEveryKeyUnderTheNewMasterKey(t *testing.T) {
 
 	// What is sealed by the first key of a file is resealed by the one that is put before it.
 	p.sql(t, "TRUNCATE source_keys")
-	s2, err := NewService(open(t, p.url, db.RoleAdmin), ServiceConfig{BaseDomain: baseDomain, MasterKey: stranger})
-	if err != nil {
-		t.Fatal(err)
-	}
 	for range 3 {
-		done(t)(s2.RotateKey(t.Context(), root, "acme", "lnurl", false))
+		done(t)(s.RotateKey(t.Context(), root, "acme", "lnurl", false))
 	}
 	added, err := masterkey.Add(path)
 	if err != nil {
@@ -174,12 +170,12 @@ func TestResealingPutsEveryKeyUnderTheNewMasterKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s3, err := NewService(open(t, p.url, db.RoleAdmin), ServiceConfig{BaseDomain: baseDomain, MasterKey: rotated})
+	after, err := NewService(open(t, p.url, db.RoleAdmin), ServiceConfig{BaseDomain: baseDomain, MasterKey: rotated})
 	if err != nil {
 		t.Fatal(err)
 	}
 	for _, want := range []int{3, 0} {
-		if n, err := s3.Reseal(t.Context(), root); err != nil || n != want {
+		if n, err := after.Reseal(t.Context(), root); err != nil || n != want {
 			t.Errorf("%d keys were resealed, %v, want %d", n, err, want)
 		}
 	}

@@ -15,7 +15,6 @@ import (
 // schemes is a tenant's credential sources as an [Authenticator] asks them.
 type schemes struct {
 	signature  *Source
-	login      *tokenSource            // the LNURL source
 	byIssuer   map[string]*tokenSource // those that are told by iss
 	byKeyID    map[string]*tokenSource // those that are told by kid
 	anyIssuer  *tokenSource            // the one that takes every token, or nil
@@ -67,9 +66,6 @@ func prepare(t *Tenant, issuers map[uuid.UUID]*jwt.Source, log *slog.Logger) *sc
 				log.Error("a key in the database is none", "tenant", t.Slug, "source", src.Name, "error", err)
 			}
 			s.keys = jwt.NewSet(keys)
-		}
-		if src.Kind == LNURL {
-			v.login = s
 		}
 		switch {
 		case src.Rules.Issuer != nil:
