@@ -7,9 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"strconv"
 	"time"
 
 	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/stdlib"
 	"github.com/pressly/goose/v3"
 )
@@ -23,21 +25,43 @@ var migrations embed.FS
 // Instances that start together take turns behind an advisory lock. ctx bounds the wait for it and the
 // migrations themselves. Each migration is a transaction: after an error, those that applied stay.
 // A schema newer than this program's is left as it is.
+//
+// It may be run while wallets are served. A statement that waits for a table has all who come after it wait
+// too, be it only for a dump to end. So none waits for longer than lockTimeout: then its migration is undone,
+// and tried again until ctx ends.
 func Migrate(ctx context.Context, url string) (applied int, err error) {
 	p, closeDB, err := provider(url)
 	if err != nil {
 		return 0, fmt.Errorf("migrate: %w", err)
 	}
 	defer func() { _ = closeDB() }()
-	results, err := p.Up(ctx)
-	if partial := (*goose.PartialError)(nil); errors.As(err, &partial) {
-		return len(partial.Applied), fmt.Errorf("migrate: %s: %w", partial.Failed.Source.Path, partial.Err)
+	for {
+		results, err := p.Up(ctx)
+		if err == nil {
+			return applied + len(results), nil
+		}
+		partial, ok := errors.AsType[*goose.PartialError](err)
+		if !ok {
+			return applied, fmt.Errorf("migrate: %w", err)
+		}
+		applied += len(partial.Applied)
+		err = fmt.Errorf("migrate: %s: %w", partial.Failed.Source.Path, partial.Err)
+		if pg, ok := errors.AsType[*pgconn.PgError](err); !ok || pg.Code != "55P03" { // lock_not_available
+			return applied, err
+		}
+		select {
+		case <-time.After(retryPause):
+		case <-ctx.Done():
+			return applied, fmt.Errorf("%w: another session, maybe a dump or an export, kept the table for too long", err)
+		}
 	}
-	if err != nil {
-		return 0, fmt.Errorf("migrate: %w", err)
-	}
-	return len(results), nil
 }
+
+// A client gives a call 10 s (CONTRACT section 3), and has some left after this wait.
+const (
+	lockTimeout = 2 * time.Second
+	retryPause  = 2 * time.Second // in which those who waited behind it get on
+)
 
 func provider(url string) (_ *goose.Provider, closeDB func() error, _ error) {
 	config, err := pgx.ParseConfig(url)
@@ -45,6 +69,7 @@ func provider(url string) (_ *goose.Provider, closeDB func() error, _ error) {
 		return nil, nil, err
 	}
 	pinSchema(config)
+	config.RuntimeParams["lock_timeout"] = strconv.FormatInt(lockTimeout.Milliseconds(), 10)
 	files, err := fs.Sub(migrations, "migrations")
 	if err != nil {
 		return nil, nil, err

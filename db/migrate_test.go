@@ -68,19 +68,7 @@ func TestMigrationsGoDownAndUpAgain(t *testing.T) {
 	t.Parallel()
 	url := dbtest.New(t)
 	before := schema(t, url)
-	config, err := pgx.ParseConfig(url)
-	if err != nil {
-		t.Fatal(err)
-	}
-	conn := stdlib.OpenDB(*config)
-	defer conn.Close()
-	p, err := goose.NewProvider(goose.DialectPostgres, conn, os.DirFS("migrations"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := p.DownTo(t.Context(), 0); err != nil {
-		t.Fatal(err)
-	}
+	down(t, url, 0)
 	if left := schema(t, url); left != schema(t, dbtest.Empty(t)) {
 		t.Errorf("down leaves\n%s", left)
 	}
@@ -135,6 +123,79 @@ func TestAMigrationWaitsForAnotherNoLongerThanItsContext(t *testing.T) {
 	})
 	if applied, err := db.Migrate(t.Context(), url); err != nil || applied == 0 {
 		t.Errorf("it applied %d (%v)", applied, err)
+	}
+}
+
+// A statement that waits for a table's lock has all who come after it wait too.
+func TestADumpHoldsUpTheMigrationAndNobodyBehindIt(t *testing.T) {
+	t.Parallel()
+	url := dbtest.New(t)
+	down(t, url, 4) // the next one alters tables that wallets use
+	dump, err := connect(t, url, "").Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := dump.Exec(t.Context(), "LOCK TABLE stores IN ACCESS SHARE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	migrated := make(chan error, 1)
+	go func() {
+		_, err := db.Migrate(t.Context(), url)
+		migrated <- err
+	}()
+	for text(t, url, "SELECT count(*)::text FROM pg_locks WHERE relation = 'stores'::regclass AND NOT granted") == "0" {
+		time.Sleep(10 * time.Millisecond)
+	}
+	if got := text(t, url, "SELECT count(*)::text FROM stores"); got != "0" {
+		t.Errorf("a read behind the migration got %s", got)
+	}
+	select {
+	case err := <-migrated:
+		t.Errorf("the migration ended before the dump: %v", err)
+	default:
+	}
+	if err := dump.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := <-migrated; err != nil {
+		t.Errorf("after the dump: %v", err)
+	}
+}
+
+func TestAMigrationThatADumpHoldsUpEndsWithItsContext(t *testing.T) {
+	t.Parallel()
+	url := dbtest.New(t)
+	down(t, url, 4)
+	dump, err := connect(t, url, "").Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = dump.Rollback(context.Background()) }()
+	if _, err := dump.Exec(t.Context(), "LOCK TABLE stores IN ACCESS SHARE MODE"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	if _, err := db.Migrate(ctx, url); err == nil || !strings.Contains(err.Error(), "kept the table for too long") {
+		t.Errorf("Migrate: %v", err)
+	}
+}
+
+// down undoes the migrations after this one.
+func down(t *testing.T, url string, to int64) {
+	t.Helper()
+	config, err := pgx.ParseConfig(url)
+	if err != nil {
+		t.Fatal(err)
+	}
+	conn := stdlib.OpenDB(*config)
+	defer conn.Close()
+	p, err := goose.NewProvider(goose.DialectPostgres, conn, os.DirFS("migrations"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.DownTo(t.Context(), to); err != nil {
+		t.Fatal(err)
 	}
 }
 
