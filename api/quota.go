@@ -261,7 +261,7 @@ func reasonOf(err error) quota.Reason {
 		return quota.Blocked
 	case errors.Is(err, tenants.ErrClosed), errors.Is(err, tenants.ErrReadOnly):
 		return quota.State
-	case errors.Is(err, errOverloaded), errors.Is(err, quota.ErrQueueFull):
+	case errors.Is(err, errOverloaded), errors.Is(err, quota.ErrQueueFull), errors.Is(err, quota.ErrQueueTimeout):
 		return quota.Overload
 	case errors.Is(err, tenants.ErrSuspect):
 		return quota.AddressRate

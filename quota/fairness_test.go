@@ -6,8 +6,6 @@ import (
 	"slices"
 	"testing"
 	"time"
-
-	"github.com/google/uuid"
 )
 
 // load is what one tenant sends in a simulation: writes at random moments, each in the store for a random time.
@@ -40,7 +38,7 @@ func (e *events) Pop() any {
 
 // simulate runs the queue on a clock of its own for 20 s and returns what each tenant sees: how long its
 // writes take that are done, in order, and how many fail. It is the same every time.
-func simulate(t *testing.T, cfg QueueConfig, line func(tenant int) uuid.UUID, loads []load) (took [][]time.Duration, failed []int) {
+func simulate(t *testing.T, cfg QueueConfig, line func(tenant int) Entrant, loads []load) (took [][]time.Duration, failed []int) {
 	t.Helper()
 	const patience = 8500 * time.Millisecond
 	q := NewQueue(cfg)
@@ -112,20 +110,16 @@ func TestOneTenantAt50TimesItsLoadAtMostDoublesAnothersP99(t *testing.T) {
 	ms := time.Millisecond
 	// The first tenant of each is the one that goes wild.
 	tests := []struct {
-		name   string
-		cfg    QueueConfig
-		loads  []load
-		within bool // whether the store could do it all
+		name    string
+		cfg     QueueConfig
+		loads   []load
+		weights map[int]int // of those who are not ordinary
+		within  bool        // whether the store could do it all
 	}{
 		{name: "small tenants", loads: []load{{60, 10 * ms}, {60, 10 * ms}, {60, 10 * ms}, {60, 10 * ms}}},
 		{name: "many small tenants", loads: append([]load{{30, 10 * ms}}, slices.Repeat([]load{{15, 10 * ms}}, 30)...)},
 		{name: "a small tenant and one that has half of the store", loads: []load{{60, 10 * ms}, {550, 10 * ms}, {5, 10 * ms}},
-			cfg: QueueConfig{Weight: func(tenant uuid.UUID) int {
-				if tenant == customer(1) {
-					return 4
-				}
-				return 1
-			}}},
+			weights: map[int]int{1: 4 * OrdinaryWeight}},
 		{name: "a large tenant and small ones", loads: []load{{100, 10 * ms}, {10, 10 * ms}, {1, 10 * ms}}},
 		{name: "slow writes", loads: []load{{5, 200 * ms}, {60, 10 * ms}, {60, 10 * ms}}},
 		{name: "few places", cfg: QueueConfig{Places: 4}, loads: []load{{20, 10 * ms}, {20, 10 * ms}, {20, 10 * ms}}},
@@ -138,8 +132,9 @@ func TestOneTenantAt50TimesItsLoadAtMostDoublesAnothersP99(t *testing.T) {
 			}
 			wild := slices.Clone(test.loads)
 			wild[0].rate *= 50
-			before, failedBefore := simulate(t, test.cfg, customer, test.loads)
-			after, failed := simulate(t, test.cfg, customer, wild)
+			who := func(n int) Entrant { return Entrant{Tenant: customer(n), Weight: test.weights[n]} }
+			before, failedBefore := simulate(t, test.cfg, who, test.loads)
+			after, failed := simulate(t, test.cfg, who, wild)
 			for tenant := 1; tenant < len(test.loads); tenant++ {
 				if failedBefore[tenant] > 0 || failed[tenant] > 0 {
 					t.Errorf("tenant %d lost %d writes before and %d after", tenant, failedBefore[tenant], failed[tenant])
@@ -157,8 +152,7 @@ func TestOneTenantAt50TimesItsLoadAtMostDoublesAnothersP99(t *testing.T) {
 			}
 
 			// The same with one line for all, to see that the promise isn't kept by itself.
-			test.cfg.Weight = nil
-			mixed, lost := simulate(t, test.cfg, func(int) uuid.UUID { return acme }, wild)
+			mixed, lost := simulate(t, test.cfg, func(int) Entrant { return Entrant{Tenant: acme} }, wild)
 			for tenant := 1; tenant < len(test.loads); tenant++ {
 				if !test.within && lost[tenant] == 0 && p99(mixed[tenant]) <= 2*p99(before[tenant]) {
 					t.Errorf("even in one line for all, tenant %d would notice nothing", tenant)
@@ -170,7 +164,7 @@ func TestOneTenantAt50TimesItsLoadAtMostDoublesAnothersP99(t *testing.T) {
 
 func TestTenantsShareTheStoresTimeAndNotItsCalls(t *testing.T) {
 	const slow, fast = 100 * time.Millisecond, 10 * time.Millisecond
-	took, _ := simulate(t, QueueConfig{Places: 16}, customer, []load{{1000, slow}, {3000, fast}})
+	took, _ := simulate(t, QueueConfig{Places: 16}, func(n int) Entrant { return Entrant{Tenant: customer(n)} }, []load{{1000, slow}, {3000, fast}})
 	ofSlow, ofFast := time.Duration(len(took[0]))*slow, time.Duration(len(took[1]))*fast
 	if share := float64(ofSlow) / float64(ofSlow+ofFast); share < 0.4 || share > 0.6 {
 		t.Errorf("of two tenants that want all of the store, the one whose writes take 10 times as long has %.2f of its time", share)

@@ -116,6 +116,9 @@ func (l *Limiter) Know(wallet Key) {
 	l.wallets.Own(wallet, now)
 }
 
+// Known says whether a wallet has buckets of its own.
+func (l *Limiter) Known(wallet Key) bool { return l.wallets.owns(wallet) }
+
 // Enrol asks whether the tenant may have a new wallet now, from this address. It is not for wallets that are
 // enrolled already, which nothing here holds up (CONTRACT section 4).
 func (l *Limiter) Enrol(tenant uuid.UUID, from netip.Addr, limits *Limits) Admission {

@@ -157,6 +157,12 @@ func (l *Limits) TenantRate(k Kind, objects int64, n int) Rate {
 	return l.rate(&l.Tenant, k, objects).Over(n)
 }
 
+// Weight is the tenant's share of a store that has more to do than it can, by how much it may write: see [Entrant].
+func (l *Limits) Weight() int {
+	const ordinary = 60_000 // writes a minute, as in the plan that tenants get
+	return int(min(max(l.Tenant[Write].PerMinute*OrdinaryWeight/ordinary, 1), 1000))
+}
+
 func (l *Limits) rate(of *[kinds]Allowance, k Kind, objects int64) Rate {
 	r := of[k].Rate()
 	if k == Read {

@@ -1,6 +1,7 @@
 package quota
 
 import (
+	"cmp"
 	"container/list"
 	"context"
 	"errors"
@@ -10,8 +11,14 @@ import (
 	"github.com/google/uuid"
 )
 
-// ErrQueueFull: too many of the tenant's calls wait already. Trying again later may help.
-var ErrQueueFull = errors.New("too many calls of this tenant are waiting")
+// The texts of these errors are shown to wallets. Trying again later may help.
+var (
+	// ErrQueueFull: too many of the tenant's calls wait already.
+	ErrQueueFull = errors.New("too many calls of this tenant are waiting")
+
+	// ErrQueueTimeout: the call's time was over before its turn came.
+	ErrQueueTimeout = errors.New("the call's turn did not come in time")
+)
 
 // QueueConfig says what a [Queue] shares out.
 type QueueConfig struct {
@@ -22,22 +29,38 @@ type QueueConfig struct {
 	// 0: three quarters.
 	WritePlaces int
 
-	// Depth is how many writes of one tenant may wait, and how many reads and lists; 0: 1024. Of lists no more
-	// than half as many: where it is tight they go first and writes last (CONTRACT section 5).
+	// Depth is how many writes of one tenant's known wallets may wait, and how many of its strangers', and as many
+	// reads and lists; 0: 1024. Of lists no more than half as many: where it is tight they go first and writes
+	// last (CONTRACT section 5).
 	Depth int
-
-	// Weight is a tenant's share next to others', at least 1; nil: all have the same. It has to grow with a
-	// tenant's ordinary load: who asks for more than its share of a full store waits, however many small
-	// tenants it is that fill it.
-	Weight func(tenant uuid.UUID) int
 
 	Now func() time.Time // nil: time.Now
 }
+
+// Entrant is whose call it is that asks for a place.
+type Entrant struct {
+	Tenant uuid.UUID
+
+	// Weight is the tenant's share next to others', in quarters of an ordinary one; 0: [OrdinaryWeight]. It has to
+	// grow with a tenant's ordinary load: who asks for more than its share of a full store waits, however many
+	// small tenants it is that fill it.
+	Weight int
+
+	// Stranger: the call is of a wallet that is not known, such as anybody can make (see [Limiter.Known]).
+	Stranger bool
+}
+
+// OrdinaryWeight is that of an [Entrant] whose tenant is like most.
+const OrdinaryWeight = 4
 
 // Queue shares the places in front of the store between tenants. Each tenant's calls wait in a line of its own
 // for writes and in another for reads. A place that becomes free goes to the line of the tenant that holds the
 // fewest for its weight, and between equals in turn: so tenants share the store's time and not its calls, and
 // one whose calls are slow gets no more of it. Who sends much waits for itself, and beyond its line is refused.
+//
+// In a line strangers wait beside the wallets that are known, and get at least every fourth of its places: a flood of
+// them neither fills the line for the others nor has them wait for it, and a wallet that is enrolled, as all are that
+// are strangers after a restart, is served however many others are known.
 //
 // While there are others, no tenant holds more than three quarters of the places. One with calls that wait for
 // locks, or are large, would else have all of them by the time that somebody else comes, who would wait for as
@@ -71,22 +94,25 @@ type visit struct {
 const others = time.Minute
 
 type line struct {
-	lane    *lane
-	tenant  uuid.UUID
-	weight  int
-	held    int           // places
-	waiting list.List     // of *ticket, in order of arrival
-	place   *list.Element // in its level; nil where nobody waits
-	level   int           // held, for its weight
-	credit  int           // places that it may still take before it is its equals' turn
+	lane      *lane
+	tenant    uuid.UUID
+	weight    int
+	held      int           // places
+	known     list.List     // of *ticket that wait, in order of arrival
+	strangers list.List     // likewise
+	passed    int           // places that known wallets got since a stranger did
+	place     *list.Element // in its level; nil where nobody waits
+	level     int           // held, for its weight: for an ordinary one 4 a place
+	credit    int           // places that it may still take before it is its equals' turn
 }
 
 // ticket is one call's.
 type ticket struct {
 	line     *line
+	in       *list.List // of the line's
 	state    state
 	deadline time.Time     // zero: there is none
-	waits    *list.Element // in the line
+	waits    *list.Element // in it
 	called   chan struct{} // closed when it does not wait any more; nil where it never did
 }
 
@@ -108,23 +134,20 @@ func NewQueue(cfg QueueConfig) *Queue {
 	if cfg.Depth == 0 {
 		cfg.Depth = 1024
 	}
-	if cfg.Weight == nil {
-		cfg.Weight = func(uuid.UUID) int { return 1 }
-	}
 	if cfg.Now == nil {
 		cfg.Now = time.Now
 	}
 	q := &Queue{cfg: cfg}
 	for i, places := range []int{cfg.Places, min(cfg.WritePlaces, cfg.Places)} {
-		q.lanes[i] = lane{places: places, lines: map[uuid.UUID]*line{}, levels: make([]list.List, places+1)}
+		q.lanes[i] = lane{places: places, lines: map[uuid.UUID]*line{}, levels: make([]list.List, places*OrdinaryWeight+1)}
 	}
 	return q
 }
 
 // Enter waits for a place, at most until ctx ends. The caller gives it back by leave; a second time does nothing.
-// It fails with [ErrQueueFull], or with the error of ctx: a call whose deadline has passed never gets a place,
-// even if nobody has noticed yet.
-func (q *Queue) Enter(ctx context.Context, tenant uuid.UUID, kind Kind) (leave func(), err error) {
+// It fails with [ErrQueueFull], with the error of ctx, or with [ErrQueueTimeout]: a call whose deadline has passed
+// never gets a place, even if nobody has noticed yet.
+func (q *Queue) Enter(ctx context.Context, who Entrant, kind Kind) (leave func(), err error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -136,7 +159,7 @@ func (q *Queue) Enter(ctx context.Context, tenant uuid.UUID, kind Kind) (leave f
 		q.leave(t, q.cfg.Now())
 	}
 
-	s, err := q.ask(t, tenant, kind)
+	s, err := q.ask(t, who, kind)
 	if err != nil {
 		return nil, err
 	}
@@ -147,21 +170,35 @@ func (q *Queue) Enter(ctx context.Context, tenant uuid.UUID, kind Kind) (leave f
 		case <-ctx.Done():
 		}
 	}
-	if err := ctx.Err(); err != nil {
+	switch err := ctx.Err(); {
+	case s == expired, errors.Is(err, context.DeadlineExceeded): // by our clock, which may be ahead of the context's timer
 		leave() // the line, or the place that it got at the last moment
+		return nil, ErrQueueTimeout
+	case err != nil:
+		leave()
 		return nil, err
-	}
-	if s == expired { // by our clock, which is ahead of the context's timer
-		return nil, context.DeadlineExceeded
 	}
 	return leave, nil
 }
 
-// ask joins, and says whether to wait.
-func (q *Queue) ask(t *ticket, tenant uuid.UUID, kind Kind) (state, error) {
+// Waiting is how many writes wait, and how many reads and lists.
+func (q *Queue) Waiting() (writes, reads int) {
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	err := q.join(t, tenant, kind, q.cfg.Now())
+	var n [2]int
+	for i := range q.lanes {
+		for _, in := range q.lanes[i].lines {
+			n[i] += in.waiting()
+		}
+	}
+	return n[1], n[0]
+}
+
+// ask joins, and says whether to wait.
+func (q *Queue) ask(t *ticket, who Entrant, kind Kind) (state, error) {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	err := q.join(t, who, kind, q.cfg.Now())
 	if err == nil && t.state == waiting {
 		t.called = make(chan struct{})
 	}
@@ -169,7 +206,7 @@ func (q *Queue) ask(t *ticket, tenant uuid.UUID, kind Kind) (state, error) {
 }
 
 // join puts a call in line, and inside if there is a place. This and all below need the lock.
-func (q *Queue) join(t *ticket, tenant uuid.UUID, kind Kind, now time.Time) error {
+func (q *Queue) join(t *ticket, who Entrant, kind Kind, now time.Time) error {
 	l, depth := &q.lanes[0], q.cfg.Depth
 	switch kind {
 	case Write:
@@ -177,20 +214,24 @@ func (q *Queue) join(t *ticket, tenant uuid.UUID, kind Kind, now time.Time) erro
 	case List:
 		depth = (depth + 1) / 2
 	}
-	l.visit(tenant, now)
-	in := l.lines[tenant]
+	l.visit(who.Tenant, now)
+	in := l.lines[who.Tenant]
 	if in == nil {
-		in = &line{lane: l, tenant: tenant}
-		l.lines[tenant] = in
+		in = &line{lane: l, tenant: who.Tenant}
+		l.lines[who.Tenant] = in
 	}
-	in.weight = max(q.cfg.Weight(tenant), 1)
-	if in.waiting.Len() >= depth {
-		in.expire(now)
+	in.weight = max(cmp.Or(who.Weight, OrdinaryWeight), 1)
+	part := &in.known
+	if who.Stranger {
+		part = &in.strangers
 	}
-	if in.waiting.Len() >= depth {
+	if part.Len() >= depth {
+		expire(part, now)
+	}
+	if part.Len() >= depth {
 		return ErrQueueFull
 	}
-	t.line, t.waits = in, in.waiting.PushBack(t)
+	t.line, t.in, t.waits = in, part, part.PushBack(t)
 	in.settle()
 	q.dispatch(now)
 	return nil
@@ -200,7 +241,7 @@ func (q *Queue) join(t *ticket, tenant uuid.UUID, kind Kind, now time.Time) erro
 func (q *Queue) leave(t *ticket, now time.Time) {
 	switch t.state {
 	case waiting:
-		t.line.waiting.Remove(t.waits)
+		t.in.Remove(t.waits)
 	case inside:
 		t.line.held--
 		t.line.lane.busy--
@@ -230,10 +271,14 @@ func (q *Queue) dispatch(now time.Time) {
 		in.lane.busy++
 		q.busy++
 		in.credit--
+		in.passed++
+		if t.in == &in.strangers {
+			in.passed = 0
+		}
 		t.call(inside)
 		in.settle()
 		if in.place != nil && in.credit <= 0 {
-			in.credit = in.weight
+			in.credit = in.turns()
 			in.lane.levels[in.level].MoveToBack(in.place)
 		}
 	}
@@ -252,9 +297,10 @@ func (l *lane) next(now time.Time) *ticket {
 			if in.held >= l.most(in.tenant, now) {
 				continue
 			}
-			in.expire(now)
-			if first := in.waiting.Front(); first != nil {
-				return first.Value.(*ticket)
+			expire(&in.known, now)
+			expire(&in.strangers, now)
+			if t := in.first(); t != nil {
+				return t
 			}
 			in.settle()
 		}
@@ -281,10 +327,27 @@ func (l *lane) visit(tenant uuid.UUID, now time.Time) {
 	l.seen[0] = visit{tenant, now}
 }
 
-// expire drops those at the head of the line whose deadline has passed: they must not be executed (CONTRACT
+func (in *line) waiting() int { return in.known.Len() + in.strangers.Len() }
+
+// first is whose turn it is in the line, or nil.
+func (in *line) first() *ticket {
+	e := in.known.Front()
+	if s := in.strangers.Front(); e == nil || s != nil && in.passed >= 3 {
+		e = s
+	}
+	if e == nil {
+		return nil
+	}
+	return e.Value.(*ticket)
+}
+
+// turns is how many places a line gets in turn with its equals.
+func (in *line) turns() int { return max(in.weight/OrdinaryWeight, 1) }
+
+// expire drops those at the head of a part of a line whose deadline has passed: they must not be executed (CONTRACT
 // section 3). Those behind them are dropped when they are at the head.
-func (in *line) expire(now time.Time) {
-	for e := in.waiting.Front(); e != nil; e = in.waiting.Front() {
+func expire(part *list.List, now time.Time) {
+	for e := part.Front(); e != nil; e = part.Front() {
 		t := e.Value.(*ticket)
 		if t.deadline.IsZero() || now.Before(t.deadline) {
 			return
@@ -295,7 +358,7 @@ func (in *line) expire(now time.Time) {
 
 // call ends a ticket's wait.
 func (t *ticket) call(s state) {
-	t.line.waiting.Remove(t.waits)
+	t.in.Remove(t.waits)
 	t.state = s
 	if t.called != nil {
 		close(t.called)
@@ -305,14 +368,14 @@ func (t *ticket) call(s state) {
 // settle puts a line on its level after a change: on none where nobody waits, and a tenant that holds nothing
 // either is forgotten.
 func (in *line) settle() {
-	level := min(in.held/in.weight, in.lane.places)
-	waits := in.waiting.Len() > 0
+	level := min(in.held*OrdinaryWeight/in.weight, len(in.lane.levels)-1)
+	waits := in.waiting() > 0
 	if in.place != nil && (!waits || level != in.level) {
 		in.lane.levels[in.level].Remove(in.place)
 		in.place = nil
 	}
 	if waits && in.place == nil {
-		in.level, in.credit = level, in.weight
+		in.level, in.credit = level, in.turns()
 		in.place = in.lane.levels[level].PushBack(in)
 	}
 	if !waits && in.held == 0 {

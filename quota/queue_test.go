@@ -1,8 +1,10 @@
 package quota
 
 import (
+	"container/list"
 	"context"
 	"fmt"
+	"math"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -36,10 +38,14 @@ func TestAQueueKeepsItsPromises(t *testing.T) {
 				if rapid.Bool().Draw(t, "has a deadline") {
 					tk.deadline = now.Add(time.Duration(rapid.IntRange(0, 5).Draw(t, "deadline")))
 				}
-				tenant := customer(rapid.IntRange(0, 3).Draw(t, "tenant"))
+				who := Entrant{
+					Tenant: customer(rapid.IntRange(0, 3).Draw(t, "tenant")), Weight: rapid.IntRange(0, 20).Draw(t, "weight"),
+					Stranger: rapid.Bool().Draw(t, "stranger"),
+				}
 				before := 0
 				for other := range kindOf {
-					if other.state == waiting && other.line.tenant == tenant && (kindOf[other] == Write) == (kind == Write) {
+					if other.state == waiting && other.line.tenant == who.Tenant && (other.in == &other.line.strangers) == who.Stranger &&
+						(kindOf[other] == Write) == (kind == Write) {
 						before++
 					}
 				}
@@ -47,7 +53,7 @@ func TestAQueueKeepsItsPromises(t *testing.T) {
 				if kind == List {
 					depth = (depth + 1) / 2
 				}
-				if err := q.join(tk, tenant, kind, now); err != nil {
+				if err := q.join(tk, who, kind, now); err != nil {
 					if before < depth {
 						t.Fatalf("a %v is refused with %d waiting, %d may", kind, before, depth)
 					}
@@ -96,13 +102,14 @@ func TestAQueueKeepsItsPromises(t *testing.T) {
 				if busy < cfg.Places && in.lane.busy < in.lane.places && in.held < in.lane.most(in.tenant, now) {
 					t.Fatalf("%d calls wait for a place that is free", n)
 				}
-				first := in.waiting.Front().Value.(*ticket)
-				for _, tk := range all {
-					if tk.line == in && tk.state == waiting {
-						if tk != first {
-							t.Fatal("a line is out of order")
+				for _, part := range []*list.List{&in.known, &in.strangers} {
+					for _, tk := range all {
+						if tk.in == part && tk.state == waiting {
+							if tk != part.Front().Value.(*ticket) {
+								t.Fatal("a line is out of order")
+							}
+							break
 						}
-						break
 					}
 				}
 			}
@@ -119,19 +126,15 @@ func TestAQueueKeepsItsPromises(t *testing.T) {
 
 func TestPlacesGoToTenantsInTurnByWeight(t *testing.T) {
 	now := time.Unix(1e9, 0)
-	q := NewQueue(QueueConfig{Places: 1, WritePlaces: 1, Weight: func(tenant uuid.UUID) int {
-		if tenant == customer(3) {
-			return 3
-		}
-		return 0 // is as 1
-	}})
+	q := NewQueue(QueueConfig{Places: 1, WritePlaces: 1})
+	weights := map[int]int{3: 3 * OrdinaryWeight} // nothing is as an ordinary one
 	var order []int
 	names := map[*ticket]int{}
 	join := func(n, calls int) {
 		for range calls {
 			tk := &ticket{}
 			names[tk] = n
-			if err := q.join(tk, customer(n), Write, now); err != nil {
+			if err := q.join(tk, Entrant{Tenant: customer(n), Weight: weights[n]}, Write, now); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -154,12 +157,83 @@ func TestPlacesGoToTenantsInTurnByWeight(t *testing.T) {
 	}
 }
 
+// A store with more to do than it can is shared by what tenants pay for, also between fractions of a place.
+func TestATenantHoldsPlacesInProportionToItsWeight(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	q := NewQueue(QueueConfig{Places: 16, WritePlaces: 16})
+	weights := []int{OrdinaryWeight / 4, OrdinaryWeight, 2 * OrdinaryWeight}
+	var all []*ticket
+	for range 100 {
+		for n, weight := range weights {
+			tk := &ticket{}
+			if err := q.join(tk, Entrant{Tenant: customer(n), Weight: weight}, Write, now); err != nil {
+				t.Fatal(err)
+			}
+			all = append(all, tk)
+		}
+	}
+	for _, tk := range all[:150] { // until it has settled
+		if tk.state == inside {
+			q.leave(tk, now)
+		}
+	}
+	for n, weight := range weights {
+		held, share := q.lanes[1].lines[customer(n)].held, 16*float64(weight)/13
+		if math.Abs(float64(held)-share) > 1 {
+			t.Errorf("with a weight of %d of 13 a tenant holds %d places of 16", weight, held)
+		}
+	}
+}
+
+func TestStrangersNeitherFillTheLineOfKnownWalletsNorStarveBehindThem(t *testing.T) {
+	now := time.Unix(1e9, 0)
+	q := NewQueue(QueueConfig{Places: 1, WritePlaces: 1, Depth: 8})
+	join := func(stranger bool) (*ticket, error) {
+		tk := &ticket{}
+		return tk, q.join(tk, Entrant{Tenant: acme, Stranger: stranger}, Write, now)
+	}
+	holder, err := join(true)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var waits []*ticket
+	for range 8 {
+		tk, err := join(true)
+		if err != nil {
+			t.Fatal(err)
+		}
+		waits = append(waits, tk)
+	}
+	if _, err := join(true); err != ErrQueueFull {
+		t.Errorf("one stranger too many gets %v", err)
+	}
+	for range 8 {
+		tk, err := join(false)
+		if err != nil {
+			t.Fatalf("behind a flood of strangers a known wallet gets %v", err)
+		}
+		waits = append(waits, tk)
+	}
+	order := ""
+	for q.leave(holder, now); q.busy > 0; q.leave(holder, now) {
+		for i, tk := range waits {
+			if tk.state == inside {
+				holder = tk
+				order += map[bool]string{true: "s", false: "K"}[i < 8]
+			}
+		}
+	}
+	if want := "KKKsKKKsKKssssss"; order != want {
+		t.Errorf("the order is %s, want %s", order, want)
+	}
+}
+
 func TestATenantHoldsAllPlacesOnlyWhileItIsAlone(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	q := NewQueue(QueueConfig{Places: 16}) // 12 for writes
 	holds := func(tenant uuid.UUID) int {
 		for range 20 {
-			if err := q.join(&ticket{}, tenant, Write, now); err != nil {
+			if err := q.join(&ticket{}, Entrant{Tenant: tenant}, Write, now); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -169,7 +243,7 @@ func TestATenantHoldsAllPlacesOnlyWhileItIsAlone(t *testing.T) {
 		t.Errorf("alone it holds %d places of 12", n)
 	}
 	q = NewQueue(QueueConfig{Places: 16})
-	if err := q.join(&ticket{}, bolt, Write, now); err != nil {
+	if err := q.join(&ticket{}, Entrant{Tenant: bolt}, Write, now); err != nil {
 		t.Fatal(err)
 	}
 	if n := holds(acme); n != 9 {
@@ -192,13 +266,13 @@ func TestWritesAndReadsDoNotHoldUpEachOther(t *testing.T) {
 		var in []*ticket
 		for range 20 {
 			tk := &ticket{}
-			if err := q.join(tk, acme, flood, now); err != nil {
+			if err := q.join(tk, Entrant{Tenant: acme}, flood, now); err != nil {
 				t.Fatal(err)
 			}
 			in = append(in, tk)
 		}
 		tk := &ticket{}
-		if err := q.join(tk, acme, other, now); err != nil {
+		if err := q.join(tk, Entrant{Tenant: acme}, other, now); err != nil {
 			t.Fatal(err)
 		}
 		if flood == Write && tk.state != inside {
@@ -215,7 +289,7 @@ func TestWritesAndReadsDoNotHoldUpEachOther(t *testing.T) {
 func TestListsAreRefusedFirstAndWritesAreNeverRefusedForReads(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	q := NewQueue(QueueConfig{Places: 1, Depth: 4})
-	join := func(k Kind) error { return q.join(&ticket{}, acme, k, now) }
+	join := func(k Kind) error { return q.join(&ticket{}, Entrant{Tenant: acme}, k, now) }
 	for _, step := range []struct {
 		kind Kind
 		want error
@@ -228,7 +302,7 @@ func TestListsAreRefusedFirstAndWritesAreNeverRefusedForReads(t *testing.T) {
 			t.Fatalf("a %v gets %v, want %v", step.kind, err, step.want)
 		}
 	}
-	if err := q.join(&ticket{}, bolt, List, now); err != nil {
+	if err := q.join(&ticket{}, Entrant{Tenant: bolt}, List, now); err != nil {
 		t.Errorf("another tenant gets %v", err)
 	}
 }
@@ -236,13 +310,13 @@ func TestListsAreRefusedFirstAndWritesAreNeverRefusedForReads(t *testing.T) {
 func TestACallThatIsCancelledLeavesTheQueue(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		q := NewQueue(QueueConfig{Places: 1})
-		leave, err := q.Enter(t.Context(), acme, Write)
+		leave, err := q.Enter(t.Context(), Entrant{Tenant: acme}, Write)
 		if err != nil {
 			t.Fatal(err)
 		}
 		ctx, cancel := context.WithCancel(t.Context())
 		got := make(chan error)
-		go func() { _, err := q.Enter(ctx, bolt, Write); got <- err }()
+		go func() { _, err := q.Enter(ctx, Entrant{Tenant: bolt}, Write); got <- err }()
 		synctest.Wait()
 		cancel()
 		if err := <-got; err != context.Canceled {
@@ -251,7 +325,7 @@ func TestACallThatIsCancelledLeavesTheQueue(t *testing.T) {
 		if n := len(q.lanes[1].lines); n != 1 {
 			t.Errorf("%d tenants are in the queue, want the one inside", n)
 		}
-		if _, err := q.Enter(ctx, bolt, Write); err != context.Canceled {
+		if _, err := q.Enter(ctx, Entrant{Tenant: bolt}, Write); err != context.Canceled {
 			t.Errorf("a call that is cancelled before gets %v", err)
 		}
 		leave()
@@ -259,9 +333,9 @@ func TestACallThatIsCancelledLeavesTheQueue(t *testing.T) {
 		for range 2 {
 			ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 			defer cancel()
-			_, err = q.Enter(ctx, bolt, Write)
+			_, err = q.Enter(ctx, Entrant{Tenant: bolt}, Write)
 		}
-		if err != context.DeadlineExceeded {
+		if err != ErrQueueTimeout {
 			t.Errorf("leaving twice freed two places: %v", err)
 		}
 	})
@@ -271,7 +345,7 @@ func TestACallPastItsDeadlineIsNeverLetInEvenIfItsTimerIsLate(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var ahead time.Duration // of the contexts' timers
 		q := NewQueue(QueueConfig{Places: 1, Now: func() time.Time { return time.Now().Add(ahead) }})
-		leave, err := q.Enter(t.Context(), acme, Write)
+		leave, err := q.Enter(t.Context(), Entrant{Tenant: acme}, Write)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -279,14 +353,14 @@ func TestACallPastItsDeadlineIsNeverLetInEvenIfItsTimerIsLate(t *testing.T) {
 		defer cancel()
 		began := time.Now()
 		got := make(chan error)
-		go func() { _, err := q.Enter(ctx, bolt, Write); got <- err }()
+		go func() { _, err := q.Enter(ctx, Entrant{Tenant: bolt}, Write); got <- err }()
 		synctest.Wait()
 		ahead = time.Minute
 		leave()
-		if err := <-got; err != context.DeadlineExceeded || time.Since(began) > 0 {
+		if err := <-got; err != ErrQueueTimeout || time.Since(began) > 0 {
 			t.Errorf("it ends with %v after %v", err, time.Since(began))
 		}
-		if _, err := q.Enter(ctx, bolt, Write); err != context.DeadlineExceeded {
+		if _, err := q.Enter(ctx, Entrant{Tenant: bolt}, Write); err != ErrQueueTimeout {
 			t.Errorf("there is a place, and a call that is too late gets %v", err)
 		}
 		if q.busy != 0 || len(q.lanes[1].lines) != 0 {
@@ -306,7 +380,7 @@ func TestAQueueIsSafeForConcurrentUse(t *testing.T) {
 				if (g+n)%7 == 0 {
 					go cancel()
 				}
-				if leave, err := q.Enter(ctx, customer(g%5), Kind(n%3)); err == nil {
+				if leave, err := q.Enter(ctx, Entrant{Tenant: customer(g % 5)}, Kind(n%3)); err == nil {
 					now := inside.Add(1)
 					for m := most.Load(); now > m && !most.CompareAndSwap(m, now); m = most.Load() {
 					}
@@ -331,7 +405,7 @@ func BenchmarkEnter(b *testing.B) {
 	q := NewQueue(QueueConfig{Places: 64})
 	b.ReportAllocs()
 	for b.Loop() {
-		leave, err := q.Enter(b.Context(), acme, Write)
+		leave, err := q.Enter(b.Context(), Entrant{Tenant: acme}, Write)
 		if err != nil {
 			b.Fatal(err)
 		}

@@ -129,6 +129,14 @@ func (t *Table) giveBack(key Key, slot int, r Rate) {
 	}
 }
 
+// owns says whether a key has buckets of its own.
+func (t *Table) owns(key Key) bool {
+	s, h := t.where(&key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.find(h, &key) != nil
+}
+
 // Own gives a key buckets of its own, if it has none and the table has places. It begins with what it owes as
 // a stranger.
 func (t *Table) Own(key Key, now time.Duration) {

@@ -81,6 +81,7 @@ type snapshot struct {
 	generation int64
 	loaded     time.Time
 	all        []*Tenant
+	byID       map[uuid.UUID]*Tenant
 	bySlug     map[string]*Tenant
 	byDomain   map[string]*Tenant
 	ignored    []string // domains that are the platform's own names
@@ -175,7 +176,7 @@ func (d *Directory) Refresh(ctx context.Context) error {
 // misses has a later generation, which the next poll finds. A tenant that is as it was stays the same pointer,
 // under which its verified credentials are cached.
 func (d *Directory) load(ctx context.Context, last *snapshot) (*snapshot, error) {
-	s := &snapshot{bySlug: map[string]*Tenant{}, byDomain: map[string]*Tenant{}, loaded: time.Now()}
+	s := &snapshot{byID: map[uuid.UUID]*Tenant{}, bySlug: map[string]*Tenant{}, byDomain: map[string]*Tenant{}, loaded: time.Now()}
 	err := pgx.BeginTxFunc(ctx, d.pool, readSnapshot, func(tx pgx.Tx) (err error) {
 		if s.generation, err = dbgen.New().DirectoryGeneration(ctx, tx); err != nil {
 			return err
@@ -200,7 +201,7 @@ func (d *Directory) load(ctx context.Context, last *snapshot) (*snapshot, error)
 			}
 			t.schemes = prepare(t, issuers, d.cfg.Log)
 		}
-		s.bySlug[t.Slug] = t
+		s.byID[t.ID], s.bySlug[t.Slug] = t, t
 		for _, domain := range t.Domains {
 			switch {
 			case domain.State != Verified && domain.State != Lost:
@@ -250,6 +251,15 @@ func (d *Directory) All() []*Tenant {
 		return nil
 	}
 	return s.all
+}
+
+// ByID is the tenant with this id; nil: there is none, or the directory is not loaded.
+func (d *Directory) ByID(id uuid.UUID) *Tenant {
+	s := d.current.Load()
+	if s == nil {
+		return nil
+	}
+	return s.byID[id]
 }
 
 // Issuer is how the key set at a URL of a tenant's source is.

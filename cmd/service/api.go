@@ -164,11 +164,15 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 	large := quota.NewQueue(quota.QueueConfig{Places: 1, WritePlaces: 1})
 	store := postgres.New(pool, postgres.Config{
 		MaxPageSize: f.MaxPageSize, AllowDataLoss: f.AllowDataLoss,
-		Enter: func(ctx context.Context, tenant uuid.UUID, kind postgres.Kind) (func(), error) {
-			if kind == postgres.LargeWrite {
-				return large.Enter(ctx, tenant, quota.Write)
+		Enter: func(ctx context.Context, ks storage.Keyspace, kind postgres.Kind) (func(), error) {
+			who := quota.Entrant{Tenant: ks.Owner().Tenant, Stranger: !limiter.Known(quota.Key(ks.Wallet()))}
+			if t := directory.ByID(who.Tenant); t != nil {
+				who.Weight = t.Limits.Weight()
 			}
-			return places.Enter(ctx, tenant, quotaKinds[kind])
+			if kind == postgres.LargeWrite {
+				return large.Enter(ctx, who, quota.Write)
+			}
+			return places.Enter(ctx, who, quotaKinds[kind])
 		},
 	})
 	server, err := api.New(api.Config{

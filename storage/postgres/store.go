@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"time"
 
-	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
@@ -24,10 +23,10 @@ type Config struct {
 	// MaxPageSize is the most keys a page of a list holds. Zero: 100 (CONTRACT section 2).
 	MaxPageSize int
 
-	// Enter is asked for a place before a call of a tenant holds a connection, and its answer called after that. A
+	// Enter is asked for a place before a call to a store holds a connection, and its answer called after that. A
 	// place is given back within the call's deadline. Nil: writes may hold three quarters of the pool, and reads the
 	// rest at least.
-	Enter func(ctx context.Context, tenant uuid.UUID, kind Kind) (leave func(), err error)
+	Enter func(ctx context.Context, ks storage.Keyspace, kind Kind) (leave func(), err error)
 
 	// AllowDataLoss lets writes onto a server that may lose what it acknowledged: fsync, full_page_writes or
 	// synchronous_commit is off. Without it they are refused (CONTRACT section 6). For tests.
@@ -65,7 +64,7 @@ type Store struct {
 	queries     *dbgen.Queries
 	clock       clock
 	turns       turns
-	places      func(ctx context.Context, tenant uuid.UUID, kind Kind) (leave func(), err error)
+	places      func(ctx context.Context, ks storage.Keyspace, kind Kind) (leave func(), err error)
 	timeout     time.Duration
 	maxPageSize int
 	lossy       bool
@@ -85,7 +84,7 @@ func New(pool *pgxpool.Pool, cfg Config) *Store {
 		// Writes wait for locks, and for a standby that may be gone; reads must still find a connection.
 		writes := make(chan struct{}, max(1, pool.Config().MaxConns*3/4))
 		larges := make(chan struct{}, 1)
-		cfg.Enter = func(ctx context.Context, _ uuid.UUID, kind Kind) (func(), error) {
+		cfg.Enter = func(ctx context.Context, _ storage.Keyspace, kind Kind) (func(), error) {
 			switch kind {
 			case Write:
 				return place(ctx, writes)
@@ -153,9 +152,9 @@ func (s *Store) ask(ctx context.Context, conn *pgxpool.Conn) (now time.Time, err
 
 // enter takes the call's place.
 func (s *Store) enter(ctx context.Context, ks storage.Keyspace, kind Kind) (leave func(), err error) {
-	leave, err = s.places(ctx, ks.Owner().Tenant, kind)
+	leave, err = s.places(ctx, ks, kind)
 	if err != nil && ctx.Err() != nil {
-		err = translate(ctx.Err())
+		err = fmt.Errorf("%w: %w", translate(ctx.Err()), err)
 	}
 	return leave, err
 }
