@@ -1,7 +1,6 @@
 package quota
 
 import (
-	"fmt"
 	"math"
 	"math/bits"
 )
@@ -33,15 +32,18 @@ type Ceilings struct {
 	Value       Ceiling
 }
 
-// Ceilings are the lines of the limits.
+// Ceilings are the lines of the limits. A value may use the reserve in a new store too: its size says nothing of how
+// much there is.
 func (l *Limits) Ceilings() Ceilings {
+	value := l.ceiling(l.ValueSize, 0)
+	value.Hard = value.Last
 	return Ceilings{
 		Wallets:     l.ceiling(l.Wallets, 0),
 		TenantBytes: l.ceiling(l.BytesPerTenant, 0),
 		Stores:      l.ceiling(l.StoresPerWallet, 0),
 		Objects:     l.ceiling(l.ObjectsPerStore, reserveKeys),
 		Bytes:       l.ceiling(l.BytesPerStore, reserveBytes),
-		Value:       l.ceiling(l.ValueSize, 0),
+		Value:       value,
 	}
 }
 
@@ -97,25 +99,6 @@ type Decision struct {
 	Limit   string
 	Used    int64
 	Allowed int64
-}
-
-// Err is nil for a write that may be done, else an [*ExceededError].
-func (d Decision) Err() error {
-	if !d.Refused {
-		return nil
-	}
-	return &ExceededError{Limit: d.Limit, Used: d.Used, Allowed: d.Allowed}
-}
-
-// ExceededError refuses a write for storage. Its text is meant for the wallet (507 in CONTRACT section 1).
-type ExceededError struct {
-	Limit   string // its name
-	Used    int64  // how much there would be with the write
-	Allowed int64
-}
-
-func (e *ExceededError) Error() string {
-	return fmt.Sprintf("storage quota %s: the write would make it %d, allowed are %d", e.Limit, e.Used, e.Allowed)
 }
 
 // Decide says whether a write may be done, in the order of CONTRACT section 5:

@@ -63,12 +63,11 @@ func (l *Limiter) SetFleet(live int) { l.fleet.Store(&Fleet{Live: live, Read: l.
 
 // Call is one that asks for admission.
 type Call struct {
-	Tenant  uuid.UUID
-	Wallet  Key
-	Kind    Kind
-	Limits  *Limits       // the tenant's
-	Objects int64         // of the store; 0: not known
-	Left    time.Duration // to the call's deadline
+	Tenant uuid.UUID
+	Wallet Key
+	Kind   Kind
+	Limits *Limits       // the tenant's
+	Left   time.Duration // to the call's deadline
 }
 
 // Admission is the answer to a [Call].
@@ -91,12 +90,12 @@ func (l *Limiter) Admit(c Call) (a Admission) {
 	patience := Patience(c.Kind, c.Left)
 	slot := int(c.Kind)
 
-	ofWallet := c.Limits.WalletRate(c.Kind, c.Objects)
+	ofWallet := c.Limits.WalletRate(c.Kind)
 	if a.Verdict, a.Known = l.wallets.takeOr(c.Wallet, slot, ofWallet, strangersRates[c.Kind], now, patience); !a.OK {
 		a.Reason = WalletRate
 		return a
 	}
-	ofTenant := c.Limits.TenantRate(c.Kind, c.Objects, l.fleet.Load().Known(wall))
+	ofTenant := c.Limits.TenantRate(c.Kind, l.fleet.Load().Known(wall))
 	tenants := l.tenants
 	if !a.Known {
 		tenants = l.strangers

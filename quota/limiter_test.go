@@ -144,9 +144,9 @@ func TestAWriteBeyondItsBurstIsDelayedBrieflyAndThenRefusedAndAReadNeverWaits(t 
 	if a := l.Admit(call); a.OK || a.Wait != 0 || a.RetryAfter != 1100*time.Millisecond || a.Reason != WalletRate {
 		t.Errorf("then it gets %+v", a)
 	}
-	call.Kind, call.Objects = Read, 100
-	if n := admitted(1000, func() Admission { return l.Admit(call) }); n != 100 {
-		t.Errorf("the wallet that may not write for now could read %d times of 100", n)
+	call.Kind = Read
+	if n := admitted(2*fullRead, func() Admission { return l.Admit(call) }); n != fullRead {
+		t.Errorf("the wallet that may not write for now could read %d times", n)
 	}
 	if a := l.Admit(call); a.OK || a.Wait != 0 {
 		t.Errorf("a read beyond the burst gets %+v", a)
@@ -229,7 +229,7 @@ func TestAdmitAllocatesNothing(t *testing.T) {
 		n++
 		c.t = c.t.Add(time.Millisecond)
 		l.Admit(Call{Tenant: acme, Wallet: nth(1), Kind: Write, Limits: limits, Left: time.Second})
-		l.Admit(Call{Tenant: acme, Wallet: nth(n), Kind: Read, Limits: limits, Objects: 0})
+		l.Admit(Call{Tenant: acme, Wallet: nth(n), Kind: Read, Limits: limits})
 		l.Enrol(acme, home, limits)
 	})
 	if allocs != 0 {
@@ -257,7 +257,7 @@ func BenchmarkAdmit(b *testing.B) {
 		run := func(next func() bool) {
 			r := rand.New(rand.NewPCG(1, 2))
 			for next() {
-				l.Admit(Call{Tenant: acme, Wallet: bench.keys[r.IntN(wallets)], Kind: Write, Limits: limits, Objects: 100, Left: 8 * time.Second})
+				l.Admit(Call{Tenant: acme, Wallet: bench.keys[r.IntN(wallets)], Kind: Write, Limits: limits, Left: 8 * time.Second})
 			}
 		}
 		b.Run(bench.name, func(b *testing.B) {

@@ -147,15 +147,13 @@ func Effective(plan, tenant Values) (Limits, error) {
 // connection, so it would get one instance's share of what its plan promises. A wallet that does spread its
 // calls over n instances gets up to n times its rate, within the tenant's.
 //
-// Objects is how many the store has, 0 where the caller does not know. The burst of reads is no smaller than
-// that, since a wallet that starts reads all it has (CONTRACT section 5); where it is not known, no smaller than
-// the most that the limits let a store have.
-func (l *Limits) WalletRate(k Kind, objects int64) Rate { return l.rate(&l.Wallet, k, objects) }
+// A wallet that starts reads all it has, so the burst of reads is no smaller than the store's object count (CONTRACT
+// section 5). That is not known before the call is read, so it is the most that the limits let a store have, and at
+// least fullRead.
+func (l *Limits) WalletRate(k Kind) Rate { return l.rate(&l.Wallet, k) }
 
 // TenantRate is the rate of all the tenant's calls together, on one of n instances.
-func (l *Limits) TenantRate(k Kind, objects int64, n int) Rate {
-	return l.rate(&l.Tenant, k, objects).Over(n)
-}
+func (l *Limits) TenantRate(k Kind, n int) Rate { return l.rate(&l.Tenant, k).Over(n) }
 
 // Weight is the tenant's share of a store that has more to do than it can, by how much it may write: see [Entrant].
 func (l *Limits) Weight() int {
@@ -163,17 +161,13 @@ func (l *Limits) Weight() int {
 	return int(min(max(l.Tenant[Write].PerMinute*OrdinaryWeight/ordinary, 1), 1000))
 }
 
-func (l *Limits) rate(of *[kinds]Allowance, k Kind, objects int64) Rate {
+func (l *Limits) rate(of *[kinds]Allowance, k Kind) Rate {
 	r := of[k].Rate()
 	if k == Read {
-		if objects <= 0 {
-			objects = max(fullRead, l.ceiling(l.ObjectsPerStore, reserveKeys).Last)
-		}
-		r = r.AtLeast(objects)
+		r = r.AtLeast(max(fullRead, l.ceiling(l.ObjectsPerStore, reserveKeys).Last))
 	}
 	return r
 }
 
-// fullRead is how many objects a store is taken to have where it is not known: a limit that was lowered says nothing
-// of what is there.
+// fullRead is how many objects any store is taken to have: a limit that was lowered says nothing of what is there.
 const fullRead = 1_000_000

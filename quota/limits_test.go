@@ -144,29 +144,31 @@ func TestAnyLimitsWithinBoundsAreEffective(t *testing.T) {
 // CONTRACT section 5: "a read burst is never smaller than the store's object count, since start-up reads
 // everything".
 func TestAReadBurstIsNeverSmallerThanTheStoresObjectCount(t *testing.T) {
-	l := effective(t, nil)
-	for _, test := range []struct{ objects, reads int64 }{
-		{50, 100}, {100, 100}, {5_000_000, 5_000_000}, // also of a store that is beyond all its lines
-		{0, fullRead}, // not known: as many as any store is taken to have
-	} {
-		for who, r := range map[string]Rate{"wallet": l.WalletRate(Read, test.objects), "tenant": l.TenantRate(Read, test.objects, 7)} {
-			want := test.reads
-			if who == "tenant" {
-				want = max(want, 2000)
-			}
+	for objects, want := range map[int64]int64{50: fullRead, 5_000_000: 6_000_000} { // the reserve included
+		l := effective(t, Values{"objects_per_store": objects})
+		for who, r := range map[string]Rate{"wallet": l.WalletRate(Read), "tenant": l.TenantRate(Read, 7)} {
 			if r.Burst != want {
-				t.Errorf("a %s's burst of reads for %d objects is %d, want %d", who, test.objects, r.Burst, want)
+				t.Errorf("where a store may have %d objects a %s's burst of reads is %d, want %d", objects, who, r.Burst, want)
 			}
 			b, now := Bucket(0), time.Hour
-			for n := range test.objects {
+			for n := range want {
 				var v Verdict
 				if b, v = r.Take(b, now, 0); !v.OK || v.Wait > 0 {
-					t.Fatalf("read %d of %d by a %s that starts: %+v", n, test.objects, who, v)
+					t.Fatalf("read %d of %d by a %s that starts: %+v", n, want, who, v)
 				}
 			}
 		}
 	}
-	if r := l.WalletRate(Write, 5_000_000); r != (Rate{100 * time.Millisecond, 200}) {
+	l := effective(t, nil)
+	if r := l.WalletRate(Write); r != (Rate{100 * time.Millisecond, 200}) {
 		t.Errorf("the rate of writes is %+v", r)
+	}
+}
+
+func TestATenantsWeightGrowsWithWhatItMayWrite(t *testing.T) {
+	for perMinute, want := range map[int64]int{1: 1, 15_000: 1, 60_000: OrdinaryWeight, 600_000: 10 * OrdinaryWeight, maxMinute: 1000} {
+		if got := effective(t, Values{"tenant_writes_per_minute": perMinute}).Weight(); got != want {
+			t.Errorf("at %d writes a minute it is %d, want %d", perMinute, got, want)
+		}
 	}
 }
