@@ -677,11 +677,11 @@ func (f fake) Put(ctx context.Context, ks storage.Keyspace, batch storage.Batch,
 	return storage.Written{}, f.put(ctx, ks, batch)
 }
 
-func (f fake) Delete(ctx context.Context, ks storage.Keyspace, item storage.KeyVersion) error {
+func (f fake) Delete(ctx context.Context, ks storage.Keyspace, item storage.KeyVersion) (storage.Written, error) {
 	if f.delete == nil {
-		return nil
+		return storage.Written{}, nil
 	}
-	return f.delete(ctx, ks, item)
+	return storage.Written{}, f.delete(ctx, ks, item)
 }
 
 func (f fake) List(ctx context.Context, ks storage.Keyspace, req storage.ListRequest) (storage.Page, error) {

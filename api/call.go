@@ -155,7 +155,14 @@ func (s *Server) putObjects() http.HandlerFunc {
 func (s *Server) deleteObject() http.HandlerFunc {
 	return call(s, "deleteObject", quota.Write, func(ctx context.Context, sc scope, req *vsspb.DeleteObjectRequest) (proto.Message, error) {
 		item := storage.KeyVersion{Key: req.GetKeyValue().GetKey(), Version: req.GetKeyValue().GetVersion()}
-		return &vsspb.DeleteObjectResponse{}, s.cfg.Store.Delete(ctx, sc.keyspace, item)
+		written, err := s.cfg.Store.Delete(ctx, sc.keyspace, item)
+		if err != nil {
+			return nil, err
+		}
+		if written.Objects >= 0 {
+			sc.visitor.wrote(sc.keyspace.Store(), written)
+		}
+		return &vsspb.DeleteObjectResponse{}, nil
 	})
 }
 

@@ -27,7 +27,7 @@ type Quota struct {
 	// known.
 	Standing func(ctx context.Context, wallet storage.WalletID) (known, listed bool, err error)
 
-	// Stored is told, after each put, which line of which ceiling its store is beyond. It must not wait. Nil: nobody
+	// Stored is told, after each put and delete, which line of which ceiling its store is beyond. It must not wait. Nil: nobody
 	// is.
 	Stored func(tenant uuid.UUID, store storage.StoreID, d quota.Decision)
 }
@@ -196,7 +196,7 @@ func nothing(m any) bool {
 	return false
 }
 
-// wrote notes where a store is after a put.
+// wrote notes where a store is after a put or a delete.
 func (v *visitor) wrote(store storage.StoreID, w storage.Written) {
 	v.known()
 	if v.s.cfg.Quota.Stored == nil || w.Objects < 0 {

@@ -7,11 +7,13 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/vss-cloud/vss-cloud/api"
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
@@ -29,7 +31,8 @@ type governed struct {
 		sync.Mutex
 		ahead time.Duration
 	}
-	wallets, bytes int64 // of every tenant, as last measured
+	wallets, bytes int64        // of every tenant, as last measured
+	line           atomic.Value // quota.Line of the last write's store
 }
 
 func govern(t testing.TB) *governed {
@@ -50,6 +53,7 @@ func govern(t testing.TB) *governed {
 			Standing: func(ctx context.Context, w storage.WalletID) (bool, bool, error) {
 				return tenants.Standing(ctx, pool, w)
 			},
+			Stored: func(_ uuid.UUID, _ storage.StoreID, d quota.Decision) { g.line.Store(d.Line) },
 		}
 	})
 	pool = open(t, g.database, db.RoleAPI)
@@ -214,6 +218,106 @@ func TestCeilingsRefuseInTheOrderOfTheContractAndNeverADelete(t *testing.T) {
 	w.put(t, "k4", "v").wantDone(t)
 	w.delete(t, "k4").wantOK(t, &vsspb.DeleteObjectResponse{})
 	w.wantValue(t, "k", strings.Repeat("v", 1000))
+}
+
+func TestAWriteAndADeleteTellWhichLineTheirStoreIsBeyond(t *testing.T) {
+	t.Parallel()
+	g := govern(t)
+	w := g.wallet(t, "acme", 1)
+	g.limit(t, "acme", map[string]int64{"objects_per_store": 4, "soft_percent": 50})
+	for n, want := range []quota.Line{quota.BelowSoft, quota.BelowSoft, quota.BeyondSoft, quota.BeyondSoft, quota.BeyondHard} {
+		w.put(t, fmt.Sprint(n), "v").wantDone(t)
+		if got := g.line.Load(); got != want {
+			t.Errorf("after %d keys it is %v, want %v", n+1, got, want)
+		}
+	}
+	for n, want := range []quota.Line{quota.BeyondSoft, quota.BeyondSoft, quota.BelowSoft} {
+		w.delete(t, fmt.Sprint(n)).wantOK(t, &vsspb.DeleteObjectResponse{})
+		if got := g.line.Load(); got != want {
+			t.Errorf("after %d keys were deleted it is %v, want %v", n+1, got, want)
+		}
+	}
+	g.line.Store(quota.BeyondLast)
+	w.delete(t, "absent").wantOK(t, &vsspb.DeleteObjectResponse{})
+	if got := g.line.Load(); got != quota.BeyondLast {
+		t.Errorf("a delete that found nothing told of %v", got)
+	}
+}
+
+// CONTRACT section 5, as a wallet has it: its store is exactly at its hard lines, its tenant is beyond all of its own and
+// takes nobody new, and all 40 channels close at once, each by 100 updates, the full monitor over them, which has
+// grown, their deletion, and the archive. A call that is refused for its rate is tried again when the answer says.
+func TestAWalletOf40ChannelsAtItsHardLineClosesEveryChannelOverHTTP(t *testing.T) {
+	t.Parallel()
+	const channels, updates = 40, 100
+	g := govern(t)
+	w := g.wallet(t, "acme", 1)
+	update, monitor, folded := make([]byte, 4<<10), make([]byte, 64<<10), make([]byte, 128<<10)
+	full := func(c int) string { return fmt.Sprint("monitors/", c) }
+	key := func(c, n int) string { return fmt.Sprintf("monitor_updates/%d/%d", c, n) }
+	var mu sync.Mutex
+	delayed := 0
+	call := func(name string, m proto.Message) {
+		t.Helper()
+		for {
+			a := w.call(t, name, m)
+			if a.status != 429 {
+				a.want(t, 200, 0)
+				return
+			}
+			mu.Lock()
+			delayed++
+			mu.Unlock()
+			seconds, err := strconv.Atoi(a.header.Get("Retry-After"))
+			check(t, err)
+			g.forward(time.Duration(seconds)*time.Second + 30*time.Second) // as one of its later tries finds it
+		}
+	}
+	put := func(key string, value []byte) {
+		t.Helper()
+		call("putObjects", &vsspb.PutObjectRequest{StoreId: "s", TransactionItems: []*vsspb.KeyValue{{Key: key, Version: -1, Value: value}}})
+	}
+	bytes := int64(0)
+	for c := range channels {
+		put(full(c), monitor)
+		bytes += int64(len(full(c)) + len(monitor))
+	}
+	g.limit(t, "acme", map[string]int64{
+		"wallets": 1, "bytes_per_tenant": 1, "stores_per_wallet": 1, "objects_per_store": channels, "bytes_per_store": bytes,
+	})
+	g.set(t, "acme", tenants.Change{Enrolment: ptr(tenants.EnrolmentClosed)})
+	g.wallets, g.bytes = 1000, 1<<40
+	w.in(t, "another store", "k", "v").want(t, 507, internal)
+
+	each := func(do func(c int)) {
+		t.Helper()
+		var wg sync.WaitGroup
+		for c := range channels {
+			wg.Go(func() { do(c) })
+		}
+		wg.Wait()
+	}
+	each(func(c int) {
+		for n := range updates {
+			put(key(c, n), update)
+		}
+	})
+	each(func(c int) { put(full(c), folded) })
+	each(func(c int) {
+		var gone []*vsspb.KeyValue
+		for n := range updates {
+			gone = append(gone, &vsspb.KeyValue{Key: key(c, n), Version: -1})
+		}
+		call("putObjects", &vsspb.PutObjectRequest{StoreId: "s", DeleteItems: gone})
+		put(fmt.Sprint("archived_monitors/", c), folded)
+		call("deleteObject", &vsspb.DeleteObjectRequest{StoreId: "s", KeyValue: &vsspb.KeyValue{Key: full(c), Version: -1}})
+	})
+	if keys := w.list(t).keys(t); len(keys) != channels || !strings.HasPrefix(keys[0], "archived_monitors/") {
+		t.Errorf("%d keys are left, the first is %q", len(keys), keys[0])
+	}
+	if delayed == 0 {
+		t.Error("no call met its rate, so this says nothing of rates")
+	}
 }
 
 func TestARateIsTheWalletsAndItsTenantsAndNobodyElses(t *testing.T) {

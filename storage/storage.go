@@ -66,10 +66,10 @@ type Limits struct {
 // below Last. The zero Ceiling is no limit.
 type Ceiling struct{ Hard, Last int64 }
 
-// Written is what a put has done.
+// Written is what a put or a delete has done.
 type Written struct {
-	// Objects and Bytes are what the store has then. Both are negative where the put was found to be done only
-	// after its answer was lost.
+	// Objects and Bytes are what the store has then. Both are negative where that is not known: the write was found
+	// to be done only after its answer was lost, or a delete found nothing.
 	Objects, Bytes int64
 
 	NewWallet bool // it was the wallet's first
@@ -118,7 +118,7 @@ type Store interface {
 
 	// Delete removes the object if it exists at this version (or at any, for [Unconditional]), and is
 	// content if it does not. It fails as Put does, but for ErrConflict and ExceededError.
-	Delete(ctx context.Context, ks Keyspace, item KeyVersion) error
+	Delete(ctx context.Context, ks Keyspace, item KeyVersion) (Written, error)
 
 	// List returns a page of keys, newest created first; an update does not move a key. The order is
 	// stable under writes: keys created after the first page do not appear on later ones, and a token

@@ -85,16 +85,24 @@ func (s *Store) Put(ctx context.Context, ks storage.Keyspace, batch storage.Batc
 
 // Delete implements storage.Store. It is a put of one item to delete that is content with a conflict and
 // creates no store.
-func (s *Store) Delete(ctx context.Context, ks storage.Keyspace, item storage.KeyVersion) error {
+func (s *Store) Delete(ctx context.Context, ks storage.Keyspace, item storage.KeyVersion) (storage.Written, error) {
 	if err := item.Check(); err != nil {
-		return err
+		return storage.Written{}, err
 	}
 	got, err := s.put(ctx, ks, storage.Batch{Deletes: []storage.KeyVersion{item}}, storage.Limits{}, false)
-	if err == nil && got.outcome != applied && got.outcome != conflict && got.outcome != absent {
-		return fmt.Errorf("%w: the delete ended as %q", storage.ErrUnavailable, got.outcome)
+	switch {
+	case err != nil:
+		return storage.Written{}, err
+	case got.outcome == applied:
+		return got.written, nil
+	case got.outcome == conflict || got.outcome == absent:
+		return unknown, nil
 	}
-	return err
+	return storage.Written{}, fmt.Errorf("%w: the delete ended as %q", storage.ErrUnavailable, got.outcome)
 }
+
+// unknown is a write after which nobody counted.
+var unknown = storage.Written{Objects: -1, Bytes: -1}
 
 // put ends with applied, conflict, or, unless it may create the store, absent.
 func (s *Store) put(ctx context.Context, ks storage.Keyspace, batch storage.Batch, limits storage.Limits, create bool) (result, error) {
@@ -190,7 +198,7 @@ type result struct {
 
 // settled is a write of which no more is known than that it is saved.
 func settled(err error) result {
-	return result{outcome: applied, written: storage.Written{Objects: -1, Bytes: -1}, err: err}
+	return result{outcome: applied, written: unknown, err: err}
 }
 
 // together tries writes to different stores in one transaction and one round trip. The error is of all of

@@ -78,7 +78,19 @@ func (c client) putWithin(b storage.Batch, l storage.Limits) (storage.Written, e
 func (c client) del(key string, version int64) error {
 	ctx, cancel := c.ctx()
 	defer cancel()
-	return c.store().Delete(ctx, c.ks, item(key, version))
+	return c.delBy(ctx, key, version)
+}
+
+func (c client) delBy(ctx context.Context, key string, version int64) error {
+	_, err := c.store().Delete(ctx, c.ks, item(key, version))
+	return err
+}
+
+// deleted deletes, and says what is there then.
+func (c client) deleted(d storage.KeyVersion) (storage.Written, error) {
+	ctx, cancel := c.ctx()
+	defer cancel()
+	return c.store().Delete(ctx, c.ks, d)
 }
 
 func (c client) get(key string) (storage.Object, error) {

@@ -53,7 +53,7 @@ func testEndings(t *testing.T, s *suite) {
 					end.want(t, c.putBy(ctx, writes(object("k", 1), object("new", 0))))
 					end.want(t, c.putBy(ctx, writes(object("k", -1))))
 					end.want(t, c.putBy(ctx, storage.Batch{GlobalVersion: at(0)}))
-					end.want(t, c.store().Delete(ctx, c.ks, item("k", 1)))
+					end.want(t, c.delBy(ctx, "k", 1))
 				}
 				time.Sleep(100 * time.Millisecond) // for what may have been left running
 			})
@@ -148,6 +148,6 @@ func testEndings(t *testing.T, s *suite) {
 		wantErr(t, nil, err)
 		_, err = c.store().List(ctx, c.ks, storage.ListRequest{})
 		wantErr(t, nil, err)
-		wantErr(t, nil, c.store().Delete(ctx, c.ks, item("k", 1)))
+		wantErr(t, nil, c.delBy(ctx, "k", 1))
 	})
 }

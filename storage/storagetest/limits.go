@@ -55,6 +55,23 @@ func testLimits(t *testing.T, s *suite) {
 		c.wantWritten(storage.Written{Objects: 1, Bytes: 11}, storage.Batch{Deletes: []storage.KeyVersion{item("b", 1)}}, storage.Limits{})
 	})
 
+	s.that(t, "a delete says what the store has then, and one that found nothing that it does not know", func(t *testing.T, c client) {
+		c.write("a", "b")
+		for _, step := range []struct {
+			item storage.KeyVersion
+			want storage.Written
+		}{
+			{item("a", 7), storage.Written{Objects: -1, Bytes: -1}},
+			{item("a", 1), storage.Written{Objects: 1, Bytes: 2}},
+			{item("a", -1), storage.Written{Objects: -1, Bytes: -1}},
+			{item("b", -1), storage.Written{}},
+		} {
+			if got, err := c.deleted(step.item); err != nil || got != step.want {
+				t.Errorf("delete of %+v = %+v, %v, want %+v", step.item, got, err, step.want)
+			}
+		}
+	})
+
 	s.that(t, "a store begins below the hard line and grows up to the last", func(t *testing.T, c client) {
 		c.wantExceeded("objects_per_store", 3, 2, writes(object("a", 0), object("b", 0), object("c", 0)), within(2, 4))
 		c.wantWritten(storage.Written{Objects: 2, Bytes: 4, NewWallet: true}, writes(object("a", 0), object("b", 0)), within(2, 4))

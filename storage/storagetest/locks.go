@@ -78,7 +78,7 @@ func testLocks(t *testing.T, s *suite) {
 		update := c.via(0).start(ctx, writes(object("k", 1)))
 		c.waiting(1)
 		deleted := make(chan error, 1)
-		go func() { deleted <- c.via(1).store().Delete(ctx, c.ks, item("k", 1)) }()
+		go func() { deleted <- c.via(1).delBy(ctx, "k", 1) }()
 		c.waiting(2)
 		release()
 		wantErr(t, nil, c.await(deleted))
@@ -146,7 +146,7 @@ func testLocks(t *testing.T, s *suite) {
 		ctx, cancel := c.within(time.Second)
 		defer cancel()
 		began := time.Now()
-		wantTooLate(t, c.store().Delete(ctx, c.ks, item("k", 3)))
+		wantTooLate(t, c.delBy(ctx, "k", 3))
 		if took := time.Since(began); took > time.Second+slack {
 			t.Errorf("it returned after %s, of the 1 s it had", took)
 		}

@@ -118,7 +118,12 @@ func (m machine) get(t *rapid.T) {
 func (m machine) delete(t *rapid.T) {
 	key := anyKey.Draw(t, "key")
 	d := item(key, m.version(t, m.current(key)))
-	same(t, m.model.Delete(d), m.c.via(anyInstance.Draw(t, "instance")).del(d.Key, d.Version))
+	want, wantErr := m.model.Delete(d)
+	got, err := m.c.via(anyInstance.Draw(t, "instance")).deleted(d)
+	same(t, wantErr, err)
+	if got != want {
+		t.Fatalf("delete of %q at version %d = %+v, want %+v", d.Key, d.Version, got, want)
+	}
 }
 
 func (m machine) list(t *rapid.T) {

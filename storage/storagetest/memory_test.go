@@ -351,15 +351,15 @@ func (m *Model) force(b storage.Batch) {
 	}
 }
 
-func (m *memory) Delete(ctx context.Context, ks storage.Keyspace, item storage.KeyVersion) error {
+func (m *memory) Delete(ctx context.Context, ks storage.Keyspace, item storage.KeyVersion) (done storage.Written, err error) {
 	if err := item.Check(); err != nil {
-		return err
+		return done, err
 	}
 	if fault == "deletes at any version" {
 		item.Version = storage.Unconditional
 	}
 	s := m.at(ks)
-	return m.write(ctx, ks, func(model *Model) (bool, error) {
+	err = m.write(ctx, ks, func(model *Model) (bool, error) {
 		if s.blocked && fault != "writes for the blocked" {
 			return false, storage.ErrBlocked
 		}
@@ -367,8 +367,13 @@ func (m *memory) Delete(ctx context.Context, ks storage.Keyspace, item storage.K
 		if !found && fault == "conflicts in delete" {
 			return false, storage.ErrConflict
 		}
-		return found, model.Delete(item)
+		done, err = model.Delete(item)
+		return found, err
 	})
+	if err != nil {
+		done = storage.Written{}
+	}
+	return done, err
 }
 
 func (m *memory) Get(ctx context.Context, ks storage.Keyspace, key string, admit storage.Admit) (storage.Object, error) {

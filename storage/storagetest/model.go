@@ -131,14 +131,16 @@ func (m *Model) apply(b storage.Batch) {
 }
 
 // Delete is [storage.Store.Delete].
-func (m *Model) Delete(item storage.KeyVersion) error {
+func (m *Model) Delete(item storage.KeyVersion) (storage.Written, error) {
 	if err := item.Check(); err != nil {
-		return err
+		return storage.Written{}, err
 	}
-	if m.has(item) {
-		delete(m.objects, item.Key)
+	if !m.has(item) {
+		return storage.Written{Objects: -1, Bytes: -1}, nil
 	}
-	return nil
+	delete(m.objects, item.Key)
+	objects, bytes := m.Count()
+	return storage.Written{Objects: objects, Bytes: bytes}, nil
 }
 
 // List is all pages of [storage.Store.List] in one.

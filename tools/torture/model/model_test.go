@@ -214,7 +214,8 @@ func sequence(rng *rand.Rand, n int) (ops []history.Op) {
 			o.Kind = history.Delete
 			o.Item.Key = keys[rng.IntN(len(keys))]
 			o.Item.Version = version(o.Item.Key)
-			answer(m.Delete(storage.KeyVersion{Key: o.Item.Key, Version: o.Item.Version}))
+			_, err := m.Delete(storage.KeyVersion{Key: o.Item.Key, Version: o.Item.Version})
+			answer(err)
 		case 3:
 			o.Kind = history.List
 			o.Prefix, o.PageSize = []string{"", "a", "a/", "a_", "c"}[rng.IntN(5)], rng.IntN(4)

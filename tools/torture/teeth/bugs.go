@@ -55,8 +55,8 @@ type buggy struct {
 
 func on(set func(*buggy)) func(storage.Store, *pgxpool.Pool) storage.Store {
 	return func(s storage.Store, _ *pgxpool.Pool) storage.Store {
-		b := &buggy{Store: s, get: s.Get, del: s.Delete, list: s.List, seen: make(map[string]storage.Object)}
-		b.put = b.save
+		b := &buggy{Store: s, get: s.Get, list: s.List, seen: make(map[string]storage.Object)}
+		b.put, b.del = b.save, b.remove
 		set(b)
 		return b
 	}
@@ -74,8 +74,14 @@ func (b *buggy) save(ctx context.Context, ks storage.Keyspace, batch storage.Bat
 	_, err := b.Store.Put(ctx, ks, batch, storage.Limits{})
 	return err
 }
-func (b *buggy) Delete(ctx context.Context, ks storage.Keyspace, item storage.KeyVersion) error {
-	return b.del(ctx, ks, item)
+
+// remove is the store's own delete.
+func (b *buggy) remove(ctx context.Context, ks storage.Keyspace, item storage.KeyVersion) error {
+	_, err := b.Store.Delete(ctx, ks, item)
+	return err
+}
+func (b *buggy) Delete(ctx context.Context, ks storage.Keyspace, item storage.KeyVersion) (storage.Written, error) {
+	return storage.Written{}, b.del(ctx, ks, item)
 }
 func (b *buggy) List(ctx context.Context, ks storage.Keyspace, req storage.ListRequest) (storage.Page, error) {
 	return b.list(ctx, ks, req)
@@ -187,7 +193,7 @@ func (b *buggy) globalUnchecked(ctx context.Context, ks storage.Keyspace, batch 
 // deleteAnyVersion deletes whatever the version.
 func (b *buggy) deleteAnyVersion(ctx context.Context, ks storage.Keyspace, item storage.KeyVersion) error {
 	item.Version = storage.Unconditional
-	return b.Store.Delete(ctx, ks, item)
+	return b.remove(ctx, ks, item)
 }
 
 // listOmits leaves out the last key of a page, at times.
