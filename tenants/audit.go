@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"maps"
 	"reflect"
 	"slices"
 	"strings"
@@ -102,25 +103,26 @@ func audit(ctx context.Context, tx pgx.Tx, actor Actor, action string, tenant *u
 	})
 }
 
-// tellOfKeys makes an event of a change to what proves who wallets are: whoever makes one can act as any of them.
+// tellOfKeys makes an event a source of a change to what proves who wallets are: whoever makes one can act as any of them.
 func tellOfKeys(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, detail map[string]difference) error {
-	var names []string
-	for name := range detail {
-		if strings.HasPrefix(name, "key:") || strings.HasPrefix(name, "source:") {
-			names = append(names, name)
+	changed := map[string][]string{} // by source
+	for _, name := range slices.Sorted(maps.Keys(detail)) {
+		if kind, of, _ := strings.Cut(name, ":"); kind == "key" || kind == "source" {
+			source, _, _ := strings.Cut(of, ":")
+			changed[source] = append(changed[source], name)
 		}
 	}
-	if names == nil {
-		return nil
+	for _, source := range slices.Sorted(maps.Keys(changed)) {
+		text, err := json.Marshal(map[string]any{"changed": changed[source]})
+		if err != nil {
+			return err
+		}
+		err = dbgen.New().KeysChanged(ctx, tx, dbgen.KeysChangedParams{TenantID: tenant, Source: source, Detail: text})
+		if err != nil {
+			return err
+		}
 	}
-	slices.Sort(names)
-	text, err := json.Marshal(map[string]any{"changed": names})
-	if err != nil {
-		return err
-	}
-	return dbgen.New().InsertEvent(ctx, tx, dbgen.InsertEventParams{
-		TenantID: tenant, Kind: "keys_changed", Subject: "", State: "changed", Detail: text,
-	})
+	return nil
 }
 
 // find is the tenant with this slug, or nil.

@@ -265,7 +265,8 @@ func (d *Directory) ByID(id uuid.UUID) *Tenant {
 // Issuer is how the key set at a URL of a tenant's source is.
 type Issuer struct {
 	Tenant uuid.UUID
-	Source string // its name
+	Source uuid.UUID
+	Name   string // of the source
 	jwt.Status
 }
 
@@ -275,7 +276,7 @@ func (d *Directory) Issuers() (all []Issuer) {
 		for _, set := range []map[string]*tokenSource{t.schemes.byIssuer, {"": t.schemes.anyIssuer}} {
 			for _, s := range set {
 				if s != nil && s.issuer != nil {
-					all = append(all, Issuer{t.ID, s.Name, s.issuer.Status()})
+					all = append(all, Issuer{t.ID, s.ID, s.Name, s.issuer.Status()})
 				}
 			}
 		}

@@ -4,11 +4,16 @@ import (
 	"fmt"
 	"maps"
 	"reflect"
+	"strings"
+	"sync"
 	"testing"
 
 	"github.com/google/uuid"
 
+	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/quota"
+	"github.com/vss-cloud/vss-cloud/tenants/jwt"
+	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
 )
 
 func TestATenantHasTheLimitsOfItsPlanButForItsOwn(t *testing.T) {
@@ -151,8 +156,58 @@ func TestAChangeOfKeysIsAnEvent(t *testing.T) {
 	if n := query[int](t, p, "SELECT count(*) FROM events WHERE kind = 'keys_changed'"); n != before+2 {
 		t.Errorf("%d events, %d before two changes", n, before)
 	}
-	if text := query[string](t, p, "SELECT string_agg(detail::text, '') FROM events"); len(text) == 0 {
-		t.Error("the event says nothing")
+	if got := query[string](t, p, "SELECT string_agg(DISTINCT subject, ' ') FROM events"); got != "lnurl" {
+		t.Errorf("the events are of %q", got)
+	}
+	if text := query[string](t, p, "SELECT string_agg(detail::text, '') FROM events"); !strings.Contains(text, "key:lnurl:") {
+		t.Errorf("the events say %s", text)
+	}
+}
+
+func TestKeysThatChangeAtAURLAreAnEventOnceHoweverManyInstancesSeeIt(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from(""), JWKSURL: "https://a.example/keys"})
+	first, second := lnurl.NewSigningKey(), lnurl.NewSigningKey()
+	pool := open(t, p.url, db.RoleAPI)
+	issuer := &issuerServer{}
+	var instances []*jwt.Source
+	start := func() {
+		d := newDirectory(t, pool, DirectoryConfig{Fetch: issuer.get, Saves: pool})
+		run(t, d)
+		eventually(t, "the directory is loaded", d.Loaded)
+		instances = append(instances, find1(t, d, "acme").schemes.anyIssuer.issuer)
+	}
+	before := query[int](t, p, "SELECT count(*) FROM events")
+	events := func() int { return query[int](t, p, "SELECT count(*) FROM events") - before }
+	settled := func(want string) { // that all have these keys, and have kept them
+		t.Helper()
+		var kept sync.WaitGroup
+		for _, keys := range instances {
+			kept.Go(func() { done(t)(nil, keys.Refresh(t.Context())) })
+		}
+		kept.Wait()
+		eventually(t, "the keys are kept", func() bool {
+			return strings.Contains(query[string](t, p, "SELECT coalesce(max(convert_from(document, 'UTF8')), '') FROM jwks_documents"), want)
+		})
+	}
+	issuer.set(false, first)
+	start()
+	start()
+	settled(first.ID())
+	if n := events(); n != 0 {
+		t.Errorf("the first keys of a URL are %d events", n)
+	}
+	issuer.set(false, first, second)
+	settled(second.ID())
+	start() // late
+	settled(second.ID())
+	if n := events(); n != 1 {
+		t.Errorf("a change that three instances saw is %d events", n)
+	}
+	if got := query[string](t, p, "SELECT max(kind || ' ' || subject) FROM events"); got != "keys_changed auth" {
+		t.Errorf("it says %q", got)
 	}
 }
 

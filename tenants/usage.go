@@ -118,7 +118,8 @@ type Instance struct {
 	Version   string
 	StartedAt time.Time
 	SeenAt    time.Time
-	Live      bool // it was seen a moment ago; else it ended without saying so, or cannot reach the database
+	Failing   []uuid.UUID // credential sources whose keys it could not fetch then
+	Live      bool        // it was seen a moment ago; else it ended without saying so, or cannot reach the database
 }
 
 // Instances are those of the last day that run, or ended without saying so, the oldest first.

@@ -12,6 +12,7 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -157,8 +158,14 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 	defer recordPool.Close()
 	limiter, meter := quota.NewLimiter(quota.LimiterConfig{}), quota.NewMeter(quota.MeterConfig{})
 	host, _ := os.Hostname()
-	recorder := record.New(recordPool, record.Config{
-		Meter: meter, SetFleet: limiter.SetFleet, Host: host, Version: version(), Log: log,
+	var recorder *record.Recorder
+	recorder = record.New(recordPool, record.Config{
+		Meter: meter, Host: host, Version: version(), Log: log,
+		Failing: func() []uuid.UUID { return failing(directory.Issuers()) },
+		Heard: func(fleet record.Fleet) {
+			limiter.SetFleet(fleet.Live)
+			tellOfIssuers(recorder, directory.Issuers(), fleet.Failing)
+		},
 	})
 	places := quota.NewQueue(quota.QueueConfig{Places: int(pool.Config().MaxConns)})
 	large := quota.NewQueue(quota.QueueConfig{Places: 1, WritePlaces: 1})
@@ -273,8 +280,32 @@ func tellOfLines(r *record.Recorder, tenant uuid.UUID, subject string, d quota.D
 	}
 }
 
-// tellOfTenants makes events of key sets at tenants' URLs that cannot be fetched, and of tenants that are beyond their
-// lines.
+// failing are the sources whose keys cannot be fetched here.
+func failing(issuers []tenants.Issuer) (sources []uuid.UUID) {
+	for _, i := range issuers {
+		if i.LastError != nil {
+			sources = append(sources, i.Source)
+		}
+	}
+	return sources
+}
+
+// tellOfIssuers makes events of the key sets that some instance cannot fetch. It goes by what all of them said just
+// now: where each told what it sees itself, two that differ would take turns.
+func tellOfIssuers(r *record.Recorder, issuers []tenants.Issuer, failing []uuid.UUID) {
+	for _, i := range issuers {
+		state, detail := record.OK, map[string]any{}
+		if slices.Contains(failing, i.Source) {
+			state = record.Raised
+		}
+		if i.LastError != nil {
+			detail["error"] = i.LastError.Error()
+		}
+		r.Events().Raise(i.Tenant, record.JWKSFailing, i.Name, state, detail)
+	}
+}
+
+// tellOfTenants makes events of tenants that are beyond their lines.
 func tellOfTenants(ctx context.Context, r *record.Recorder, d *tenants.Directory) {
 	ticker := time.NewTicker(10 * time.Second)
 	defer ticker.Stop()
@@ -283,13 +314,6 @@ func tellOfTenants(ctx context.Context, r *record.Recorder, d *tenants.Directory
 		case <-ctx.Done():
 			return
 		case <-ticker.C:
-		}
-		for _, i := range d.Issuers() {
-			state, detail := record.OK, map[string]any(nil)
-			if i.LastError != nil {
-				state, detail = record.Raised, map[string]any{"error": i.LastError.Error()}
-			}
-			r.Events().Raise(i.Tenant, record.JWKSFailing, i.Source, state, detail)
 		}
 		for _, t := range d.All() {
 			if has, ok := r.Totals(t.ID); ok {

@@ -9,6 +9,8 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/google/uuid"
+
 	"github.com/vss-cloud/vss-cloud/tenants"
 )
 
@@ -121,6 +123,8 @@ type instanceView struct {
 	Live      bool      `json:"live"`
 	StartedAt time.Time `json:"started_at"`
 	SeenAt    time.Time `json:"seen_at"`
+
+	FailingSources []uuid.UUID `json:"failing_sources"` // whose keys it cannot fetch
 }
 
 func (c instancesCmd) Run(ctx context.Context, out output) error {
@@ -131,7 +135,7 @@ func (c instancesCmd) Run(ctx context.Context, out output) error {
 		}
 		views := make([]instanceView, len(all))
 		for i, n := range all {
-			views[i] = instanceView{n.ID.String(), n.Host, n.Version, n.Live, n.StartedAt, n.SeenAt}
+			views[i] = instanceView{n.ID.String(), n.Host, n.Version, n.Live, n.StartedAt, n.SeenAt, n.Failing}
 		}
 		return out.print(views, func(w io.Writer) {
 			tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
@@ -140,6 +144,9 @@ func (c instancesCmd) Run(ctx context.Context, out output) error {
 				state := "gone"
 				if v.Live {
 					state = "live"
+				}
+				if n := len(v.FailingSources); n > 0 {
+					state += fmt.Sprintf(", cannot fetch the keys of %d sources", n)
 				}
 				fmt.Fprintf(tw, "%s\t%s\t%s\t%s\t%s\t%s\n", v.ID, v.Host, v.Version, state, v.StartedAt.Format(time.RFC3339), v.SeenAt.Format(time.RFC3339))
 			}

@@ -89,9 +89,18 @@ func (q *Queries) JWKSDocuments(ctx context.Context, db DBTX, sourceIds []uuid.U
 }
 
 const SaveJWKSDocument = `-- name: SaveJWKSDocument :exec
-INSERT INTO jwks_documents AS d (source_id, url, document)
-SELECT id, jwks_url, $1 FROM credential_sources WHERE id = $2 AND jwks_url = $3::text
-ON CONFLICT (source_id) DO UPDATE SET url = excluded.url, document = excluded.document, fetched_at = now()
+WITH saved AS (
+    INSERT INTO jwks_documents AS d (source_id, url, document)
+    SELECT s.id, s.jwks_url, $1 FROM credential_sources s WHERE s.id = $2 AND s.jwks_url = $3::text
+    ON CONFLICT (source_id) DO UPDATE SET url = excluded.url, document = excluded.document, fetched_at = now()
+     WHERE d.url <> excluded.url OR d.document <> excluded.document
+    RETURNING d.source_id
+)
+INSERT INTO events (tenant_id, kind, subject, state, detail)
+SELECT c.tenant_id, 'keys_changed', c.name, 'changed', '{"changed": ["jwks"]}'
+  FROM saved
+  JOIN jwks_documents was ON was.source_id = saved.source_id AND was.document <> $1 -- as it was before
+  JOIN credential_sources c ON c.id = saved.source_id
 `
 
 type SaveJWKSDocumentParams struct {
@@ -100,7 +109,8 @@ type SaveJWKSDocumentParams struct {
 	Url      string
 }
 
-// Not by an instance that has not heard of the source's new URL.
+// Not by an instance that has not heard of the source's new URL. Where it replaces other keys that is an event, once:
+// of instances that save the same ones at once, the later waits for the row of the first and then changes nothing.
 func (q *Queries) SaveJWKSDocument(ctx context.Context, db DBTX, arg SaveJWKSDocumentParams) error {
 	_, err := db.Exec(ctx, SaveJWKSDocument, arg.Document, arg.SourceID, arg.Url)
 	return err

@@ -104,6 +104,7 @@ type Instance struct {
 	Version   string
 	StartedAt time.Time
 	SeenAt    time.Time
+	Failing   []uuid.UUID
 }
 
 type JwksDocument struct {

@@ -452,6 +452,22 @@ func (q *Queries) InsertTenant(ctx context.Context, db DBTX, arg InsertTenantPar
 	return id, err
 }
 
+const KeysChanged = `-- name: KeysChanged :exec
+INSERT INTO events (tenant_id, kind, subject, state, detail) VALUES ($1, 'keys_changed', $2, 'changed', $3)
+`
+
+type KeysChangedParams struct {
+	TenantID uuid.UUID
+	Source   string
+	Detail   []byte
+}
+
+// An event beside the change.
+func (q *Queries) KeysChanged(ctx context.Context, db DBTX, arg KeysChangedParams) error {
+	_, err := db.Exec(ctx, KeysChanged, arg.TenantID, arg.Source, arg.Detail)
+	return err
+}
+
 const ListWallets = `-- name: ListWallets :execrows
 INSERT INTO listed_wallets (wallet, tenant_id, namespace, subject)
 SELECT unnest($1::uuid[]), $2::uuid, $3::text, unnest($4::text[])

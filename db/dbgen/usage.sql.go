@@ -25,25 +25,39 @@ func (q *Queries) AwaitMaintenance(ctx context.Context, db DBTX) error {
 
 const Beat = `-- name: Beat :one
 WITH beat AS (
-    INSERT INTO instances (id, host, version) VALUES ($1, $2, $3)
-    ON CONFLICT (id) DO UPDATE SET seen_at = now()
+    INSERT INTO instances (id, host, version, failing) VALUES ($1, $2, $3, $4)
+    ON CONFLICT (id) DO UPDATE SET seen_at = now(), failing = excluded.failing
+), others AS (
+    SELECT i.failing FROM instances i WHERE i.id <> $1 AND i.seen_at > now() - interval '15 seconds'
 )
-SELECT (count(*) FILTER (WHERE i.id <> $1) + 1)::int AS live FROM instances i WHERE i.seen_at > now() - interval '15 seconds'
+SELECT ((SELECT count(*) FROM others) + 1)::int AS live,
+       (SELECT coalesce(array_agg(f.source), '{}') FROM (SELECT unnest(o.failing) AS source FROM others o) f)::uuid[] AS failing
 `
 
 type BeatParams struct {
 	ID      uuid.UUID
 	Host    string
 	Version string
+	Failing []uuid.UUID
 }
 
-// Tells that this instance runs, and how many do. Locks its own row, which nobody else does but to forget it; reads the
-// table, a row for each instance of the last day.
-func (q *Queries) Beat(ctx context.Context, db DBTX, arg BeatParams) (int32, error) {
-	row := db.QueryRow(ctx, Beat, arg.ID, arg.Host, arg.Version)
-	var live int32
-	err := row.Scan(&live)
-	return live, err
+type BeatRow struct {
+	Live    int32
+	Failing []uuid.UUID
+}
+
+// Tells that this instance runs and what it cannot fetch, and hears how many run and what the others cannot fetch. Locks
+// its own row, which nobody else does but to forget it; reads the table, a row for each instance of the last day.
+func (q *Queries) Beat(ctx context.Context, db DBTX, arg BeatParams) (BeatRow, error) {
+	row := db.QueryRow(ctx, Beat,
+		arg.ID,
+		arg.Host,
+		arg.Version,
+		arg.Failing,
+	)
+	var i BeatRow
+	err := row.Scan(&i.Live, &i.Failing)
+	return i, err
 }
 
 const Bound = `-- name: Bound :exec
@@ -117,32 +131,8 @@ func (q *Queries) ForgetInstances(ctx context.Context, db DBTX) error {
 	return err
 }
 
-const InsertEvent = `-- name: InsertEvent :exec
-INSERT INTO events (tenant_id, kind, subject, state, detail) VALUES ($1, $2, $3, $4, $5)
-`
-
-type InsertEventParams struct {
-	TenantID uuid.UUID
-	Kind     string
-	Subject  string
-	State    string
-	Detail   []byte
-}
-
-// What has no state and happens.
-func (q *Queries) InsertEvent(ctx context.Context, db DBTX, arg InsertEventParams) error {
-	_, err := db.Exec(ctx, InsertEvent,
-		arg.TenantID,
-		arg.Kind,
-		arg.Subject,
-		arg.State,
-		arg.Detail,
-	)
-	return err
-}
-
 const Instances = `-- name: Instances :many
-SELECT id, host, version, started_at, seen_at, (seen_at > now() - interval '15 seconds')::bool AS live FROM instances ORDER BY started_at
+SELECT id, host, version, started_at, seen_at, failing, (seen_at > now() - interval '15 seconds')::bool AS live FROM instances ORDER BY started_at
 `
 
 type InstancesRow struct {
@@ -151,6 +141,7 @@ type InstancesRow struct {
 	Version   string
 	StartedAt time.Time
 	SeenAt    time.Time
+	Failing   []uuid.UUID
 	Live      bool
 }
 
@@ -169,6 +160,7 @@ func (q *Queries) Instances(ctx context.Context, db DBTX) ([]InstancesRow, error
 			&i.Version,
 			&i.StartedAt,
 			&i.SeenAt,
+			&i.Failing,
 			&i.Live,
 		); err != nil {
 			return nil, err

@@ -5,10 +5,20 @@
 SELECT source_id, document FROM jwks_documents WHERE source_id = ANY (@source_ids::uuid[]);
 
 -- name: SaveJWKSDocument :exec
--- Not by an instance that has not heard of the source's new URL.
-INSERT INTO jwks_documents AS d (source_id, url, document)
-SELECT id, jwks_url, @document FROM credential_sources WHERE id = @source_id AND jwks_url = @url::text
-ON CONFLICT (source_id) DO UPDATE SET url = excluded.url, document = excluded.document, fetched_at = now();
+-- Not by an instance that has not heard of the source's new URL. Where it replaces other keys that is an event, once:
+-- of instances that save the same ones at once, the later waits for the row of the first and then changes nothing.
+WITH saved AS (
+    INSERT INTO jwks_documents AS d (source_id, url, document)
+    SELECT s.id, s.jwks_url, @document FROM credential_sources s WHERE s.id = @source_id AND s.jwks_url = @url::text
+    ON CONFLICT (source_id) DO UPDATE SET url = excluded.url, document = excluded.document, fetched_at = now()
+     WHERE d.url <> excluded.url OR d.document <> excluded.document
+    RETURNING d.source_id
+)
+INSERT INTO events (tenant_id, kind, subject, state, detail)
+SELECT c.tenant_id, 'keys_changed', c.name, 'changed', '{"changed": ["jwks"]}'
+  FROM saved
+  JOIN jwks_documents was ON was.source_id = saved.source_id AND was.document <> @document -- as it was before
+  JOIN credential_sources c ON c.id = saved.source_id;
 
 -- name: UseChallenge :execrows
 -- 1 for the first use of a challenge, 0 for any other: of several at once the later ones wait for the first.

@@ -142,3 +142,7 @@ SELECT source, reason, count, last_at FROM auth_failures WHERE tenant_id = @tena
 
 -- name: InsertAudit :exec
 INSERT INTO audit_log (actor, action, tenant_id, detail) VALUES (@actor, @action, @tenant_id, @detail);
+
+-- name: KeysChanged :exec
+-- An event beside the change.
+INSERT INTO events (tenant_id, kind, subject, state, detail) VALUES (@tenant_id, 'keys_changed', @source, 'changed', @detail);

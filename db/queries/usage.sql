@@ -149,13 +149,16 @@ SELECT * FROM tenant_totals;
 SELECT coalesce(extract(epoch FROM now() - max(measured_at)), 1e9)::float8 AS seconds FROM tenant_totals;
 
 -- name: Beat :one
--- Tells that this instance runs, and how many do. Locks its own row, which nobody else does but to forget it; reads the
--- table, a row for each instance of the last day.
+-- Tells that this instance runs and what it cannot fetch, and hears how many run and what the others cannot fetch. Locks
+-- its own row, which nobody else does but to forget it; reads the table, a row for each instance of the last day.
 WITH beat AS (
-    INSERT INTO instances (id, host, version) VALUES (@id, @host, @version)
-    ON CONFLICT (id) DO UPDATE SET seen_at = now()
+    INSERT INTO instances (id, host, version, failing) VALUES (@id, @host, @version, @failing)
+    ON CONFLICT (id) DO UPDATE SET seen_at = now(), failing = excluded.failing
+), others AS (
+    SELECT i.failing FROM instances i WHERE i.id <> @id AND i.seen_at > now() - interval '15 seconds'
 )
-SELECT (count(*) FILTER (WHERE i.id <> @id) + 1)::int AS live FROM instances i WHERE i.seen_at > now() - interval '15 seconds';
+SELECT ((SELECT count(*) FROM others) + 1)::int AS live,
+       (SELECT coalesce(array_agg(f.source), '{}') FROM (SELECT unnest(o.failing) AS source FROM others o) f)::uuid[] AS failing;
 
 -- name: Leave :exec
 DELETE FROM instances WHERE id = @id;
@@ -184,10 +187,6 @@ SELECT tenant_id, kind, subject, state, @detail::jsonb FROM changed;
 -- name: RaisedStates :many
 -- What is not 'ok', the newest first. One snapshot, no locks; plan: event_states_raised, whatever else is in the table.
 SELECT tenant_id, kind, subject, state FROM event_states WHERE state <> 'ok' ORDER BY since DESC LIMIT @most;
-
--- name: InsertEvent :exec
--- What has no state and happens.
-INSERT INTO events (tenant_id, kind, subject, state, detail) VALUES (@tenant_id, @kind, @subject, @state, @detail);
 
 -- name: Events :many
 SELECT * FROM events WHERE tenant_id = @tenant_id ORDER BY id DESC LIMIT @most;

@@ -21,7 +21,8 @@ import (
 // Kind is what an event is about.
 type Kind string
 
-// What happens, and what its subject and its states are. The subject of another kind than these is the caller's.
+// What has states, and what its subject and its states are. There is one more kind, keys_changed, which has none: what
+// proves who the wallets of a credential source are, its subject, is another. It is written with the change itself.
 const (
 	// StorageSoft: a store, by its wallet and name, or the tenant (no subject) is past the share of its ceiling at
 	// which people are to hear of it. States: Raised, OK.
@@ -38,12 +39,8 @@ const (
 	// EnrolmentRefused: a new wallet is, for the reason that is the subject. Raised and ended as RateLimited.
 	EnrolmentRefused Kind = "enrolment_refused"
 
-	// JWKSFailing: the URL of a credential source, by its name, has no keys. States: Raised, OK.
+	// JWKSFailing: some instance cannot fetch keys from the URL of a credential source, by its name. States: Raised, OK.
 	JWKSFailing Kind = "jwks_failing"
-
-	// KeysChanged: the keys of a credential source, by its name, are others. Where instances see the same change,
-	// let the state be what tells key sets apart, so that it is written once.
-	KeysChanged Kind = "keys_changed"
 )
 
 // States of most kinds. OK is also the state of what was never raised.
@@ -93,7 +90,7 @@ type about struct {
 
 type event struct {
 	about
-	state  string // "": it has none
+	state  string
 	detail []byte // JSON
 }
 
@@ -126,14 +123,6 @@ func (e *Events) Raise(tenant uuid.UUID, kind Kind, subject, state string, detai
 	e.tell(event{a, state, encode(detail)})
 }
 
-// Happened tells what has no state. It may be written twice, where the answer to a commit is lost.
-func (e *Events) Happened(tenant uuid.UUID, kind Kind, subject string, detail map[string]any) {
-	if e == nil {
-		return
-	}
-	e.tell(event{about: about{tenant, kind, subject}, detail: encode(detail)})
-}
-
 // encode never fails: an event without its detail is better than none.
 func encode(detail map[string]any) []byte {
 	encoded, err := json.Marshal(detail)
@@ -147,7 +136,7 @@ func (e *Events) tell(v event) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	s := e.states.Load()
-	if v.state != "" && s.of(v.about) == v.state {
+	if s.of(v.about) == v.state {
 		return // another call was first
 	}
 	if len(e.queue) >= mostQueued || len(s.since) >= mostQueued {
@@ -158,14 +147,12 @@ func (e *Events) tell(v event) {
 		return
 	}
 	e.queue = append(e.queue, v)
-	if v.state != "" {
-		since := maps.Clone(s.since)
-		if since == nil {
-			since = map[about]string{}
-		}
-		since[v.about] = v.state
-		e.states.Store(&states{read: s.read, since: since})
+	since := maps.Clone(s.since)
+	if since == nil {
+		since = map[about]string{}
 	}
+	since[v.about] = v.state
+	e.states.Store(&states{read: s.read, since: since})
 	select {
 	case e.wake <- struct{}{}:
 	default:
@@ -226,11 +213,6 @@ func (e *Events) write(ctx context.Context) error {
 func (e *Events) writeOne(ctx context.Context, v event) error {
 	return within(ctx, eventTimeout, func(ctx context.Context) error {
 		subject := strings.ToValidUTF8(strings.ReplaceAll(v.subject, "\x00", "\uFFFD"), "\uFFFD")
-		if v.state == "" {
-			return dbgen.New().InsertEvent(ctx, e.pool, dbgen.InsertEventParams{
-				TenantID: v.tenant, Kind: string(v.kind), Subject: subject, State: "happened", Detail: v.detail,
-			})
-		}
 		_, err := dbgen.New().RaiseEvent(ctx, e.pool, dbgen.RaiseEventParams{
 			TenantID: v.tenant, Kind: string(v.kind), Subject: subject, State: v.state, Detail: v.detail,
 		})
@@ -258,9 +240,7 @@ func (e *Events) refresh(ctx context.Context) error {
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		for _, v := range e.queue {
-			if v.state != "" {
-				next.since[v.about] = v.state
-			}
+			next.since[v.about] = v.state
 		}
 		e.states.Store(&next)
 		return nil

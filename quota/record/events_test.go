@@ -158,7 +158,6 @@ func TestEventsWaitForTheDatabaseInOrderAndWithinBounds(t *testing.T) {
 		t.Error("written to a database that is away")
 	}
 	for i := range 3 * mostQueued {
-		e.Happened(tenant, KeysChanged, fmt.Sprint(i), nil)
 		e.Raise(tenant, StorageHard, fmt.Sprint(i), Raised, nil)
 	}
 	if n := len(e.queue); n != mostQueued {
@@ -169,7 +168,7 @@ func TestEventsWaitForTheDatabaseInOrderAndWithinBounds(t *testing.T) {
 	}
 	proxy.Up()
 	settled(t, e)
-	if story := d.story(t); !strings.HasPrefix(story, "storage_soft raised, storage_soft ok, storage_soft raised, keys_changed 0 happened, storage_hard 0 raised,") {
+	if story := d.story(t); !strings.HasPrefix(story, "storage_soft raised, storage_soft ok, storage_soft raised, storage_hard 0 raised,") {
 		t.Errorf("%.200s", story)
 	}
 	// A state that was dropped is told when it is raised again.
@@ -187,15 +186,14 @@ func TestAnEventThatTheDatabaseRefusesHoldsUpNoOther(t *testing.T) {
 	log := &journal{}
 	e := newEvents(open(t, d.url), slog.New(log))
 	e.Raise(uuid.New(), StorageSoft, "", Raised, nil) // no tenant of ours
-	e.Happened(tenant, KeysChanged, "", map[string]any{"text": "a\x00b"})
-	e.Happened(tenant, KeysChanged, "nul\x00 and half a \xe2\x82", map[string]any{"no JSON": func() {}})
+	e.Raise(tenant, StorageHard, "", Raised, map[string]any{"text": "a\x00b"})
+	e.Raise(tenant, StorageHard, "nul\x00 and half a \xe2\x82", Raised, map[string]any{"no JSON": func() {}})
 	settled(t, e)
-	wantStory(t, d, "keys_changed nul\uFFFD and half a \uFFFD happened")
+	wantStory(t, d, "storage_hard nul\uFFFD and half a \uFFFD raised")
 	if n := log.count(slog.LevelError); n != 2 {
 		t.Errorf("%d were logged, want 2", n)
 	}
 	(*Events)(nil).Raise(tenant, StorageSoft, "", Raised, nil)
-	(*Events)(nil).Happened(tenant, StorageSoft, "", nil)
 }
 
 func TestAStateIsWrittenOnceWhereTheAnswerIsLost(t *testing.T) {

@@ -1,6 +1,7 @@
 package record
 
 import (
+	"bytes"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -16,14 +17,16 @@ import (
 
 // fleet remembers what it heard.
 type fleet struct {
-	mu    sync.Mutex
-	heard []int
+	mu      sync.Mutex
+	heard   []int
+	failing []uuid.UUID // in the last
 }
 
-func (f *fleet) set(live int) {
+func (f *fleet) set(heard Fleet) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.heard = append(f.heard, live)
+	f.heard = append(f.heard, heard.Live)
+	f.failing = heard.Failing
 }
 
 func (f *fleet) take() []int {
@@ -41,7 +44,7 @@ func TestEveryBeatTellsHowManyInstancesLive(t *testing.T) {
 	f := &fleet{}
 	var instances []*Recorder
 	for i := range 3 {
-		r, _ := newRecorder(pool, Config{SetFleet: f.set, Host: fmt.Sprint("host", i), Version: "v1"})
+		r, _ := newRecorder(pool, Config{Heard: f.set, Host: fmt.Sprint("host", i), Version: "v1"})
 		instances = append(instances, r)
 	}
 	beat := func(want ...int) {
@@ -78,12 +81,47 @@ func TestEveryBeatTellsHowManyInstancesLive(t *testing.T) {
 	beat(2, 2)
 }
 
+// So that people hear once of keys that some instance cannot fetch, and once when all can.
+func TestEveryBeatTellsWhatTheInstancesThatLiveCannotFetch(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	pool := open(t, d.url)
+	f := &fleet{}
+	one, two := uuid.New(), uuid.New()
+	var own []uuid.UUID // of the first instance
+	first, _ := newRecorder(pool, Config{Heard: f.set, Failing: func() []uuid.UUID { return own }})
+	second, _ := newRecorder(pool, Config{Heard: f.set, Failing: func() []uuid.UUID { return []uuid.UUID{two} }})
+	healthy, _ := newRecorder(pool, Config{Heard: f.set})
+	beat := func(r *Recorder, want ...uuid.UUID) {
+		t.Helper()
+		if err := r.beat(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		got := slices.Clone(f.failing)
+		for _, ids := range [][]uuid.UUID{got, want} {
+			slices.SortFunc(ids, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
+		}
+		if !slices.Equal(got, want) {
+			t.Errorf("failing: %v, want %v", got, want)
+		}
+	}
+	beat(healthy)
+	own = []uuid.UUID{one}
+	beat(first, one)
+	beat(second, one, two)
+	beat(healthy, one, two)
+	own = nil
+	beat(first, two)
+	d.sql(t, "UPDATE instances SET seen_at = now() - interval '15 seconds' WHERE id = $1", second.instance)
+	beat(healthy)
+}
+
 func TestAnInstanceThatEndsIsGoneAtOnce(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	pool := open(t, d.url)
 	f := &fleet{}
-	stays, _ := newRecorder(pool, Config{SetFleet: f.set})
+	stays, _ := newRecorder(pool, Config{Heard: f.set})
 	ends, _ := newRecorder(pool, Config{Interval: 20 * time.Millisecond})
 	stop := start(ends)
 	eventually(t, "both live", func() bool {
@@ -107,7 +145,7 @@ func TestAnOutageIsLoggedWhenItBeginsAndWhenItEndsAndLosesNothing(t *testing.T) 
 	tenant := d.tenant(t, "a")
 	proxy := dbtest.NewProxy(t, d.url)
 	log, f := &journal{}, &fleet{}
-	r, meter := newRecorder(open(t, proxy.URL()), Config{Interval: 10 * time.Millisecond, SetFleet: f.set, Log: slog.New(log)})
+	r, meter := newRecorder(open(t, proxy.URL()), Config{Interval: 10 * time.Millisecond, Heard: f.set, Log: slog.New(log)})
 	defer start(r)()
 	eventually(t, "it runs", func() bool { return len(f.take()) > 0 })
 

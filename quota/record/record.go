@@ -11,6 +11,7 @@ import (
 	"context"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -28,8 +29,11 @@ type Config struct {
 	// Meter is emptied; no one else takes from it. Required.
 	Meter *quota.Meter
 
-	// SetFleet hears how many instances live, this one included, each time that was read. Nil: nobody does.
-	SetFleet func(live int)
+	// Failing are the credential sources whose keys this instance cannot fetch. Nil: none.
+	Failing func() []uuid.UUID
+
+	// Heard is told what instances said of themselves, each time that was read. Nil: nobody is.
+	Heard func(Fleet)
 
 	// Host and Version are for those who look at the instances.
 	Host, Version string
@@ -69,6 +73,12 @@ type Recorder struct {
 	limited, unenrolled *sustained
 }
 
+// Fleet is what the instances that live said of themselves in their last beats, this one just now.
+type Fleet struct {
+	Live    int         // how many there are
+	Failing []uuid.UUID // credential sources whose keys some of them cannot fetch
+}
+
 // Totals are what a tenant has, as last measured.
 type Totals struct {
 	Wallets, Stores, Objects int64
@@ -80,8 +90,11 @@ type Totals struct {
 // long as a flush and maintenance take: with three or more the rest is done in time. The pool should not be the one of
 // the wallets' calls: where that has none free, instances would count each other out.
 func New(pool *pgxpool.Pool, cfg Config) *Recorder {
-	if cfg.SetFleet == nil {
-		cfg.SetFleet = func(int) {}
+	if cfg.Failing == nil {
+		cfg.Failing = func() []uuid.UUID { return nil }
+	}
+	if cfg.Heard == nil {
+		cfg.Heard = func(Fleet) {}
 	}
 	if cfg.Interval == 0 {
 		cfg.Interval = 10 * time.Second
@@ -164,12 +177,15 @@ func (r *Recorder) every(ctx context.Context, interval time.Duration, name strin
 	}
 }
 
-// beat tells the others that this instance lives, and the limiter how many do.
+// beat tells the others that this instance lives, and hears of them.
 func (r *Recorder) beat(ctx context.Context) error {
 	return within(ctx, beatTimeout, func(ctx context.Context) error {
-		live, err := dbgen.New().Beat(ctx, r.pool, dbgen.BeatParams{ID: r.instance, Host: r.cfg.Host, Version: r.cfg.Version})
+		failing := r.cfg.Failing()
+		others, err := dbgen.New().Beat(ctx, r.pool, dbgen.BeatParams{
+			ID: r.instance, Host: r.cfg.Host, Version: r.cfg.Version, Failing: append([]uuid.UUID{}, failing...), // nil would be NULL
+		})
 		if err == nil {
-			r.cfg.SetFleet(int(live))
+			r.cfg.Heard(Fleet{Live: int(others.Live), Failing: slices.Concat(failing, others.Failing)})
 		}
 		return err
 	})
