@@ -118,6 +118,9 @@ func (l *Limiter) Know(wallet Key) {
 // Known says whether a wallet has buckets of its own.
 func (l *Limiter) Known(wallet Key) bool { return l.wallets.owns(wallet) }
 
+// Evicted is how many wallets were known and are not any more, since as many others were.
+func (l *Limiter) Evicted() int64 { return l.wallets.evicted.Load() }
+
 // Enrol asks whether the tenant may have a new wallet now, from this address. It is not for wallets that are
 // enrolled already, which nothing here holds up (CONTRACT section 4).
 func (l *Limiter) Enrol(tenant uuid.UUID, from netip.Addr, limits *Limits) Admission {

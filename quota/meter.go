@@ -138,6 +138,7 @@ type Meter struct {
 	shards   [meterShards]meterShard
 
 	taking   sync.Mutex // for those below
+	lost     int64      // in all that was taken
 	sequence int64
 	kept     *Batch // taken and not acknowledged
 }
@@ -265,6 +266,7 @@ func (m *Meter) Take() *Batch {
 		}
 		b.Lost += lost
 	}
+	m.lost += b.Lost
 	if len(hours)+len(b.Active) == 0 && b.Lost == 0 {
 		return nil
 	}
@@ -281,6 +283,13 @@ func (m *Meter) Take() *Batch {
 	m.sequence++
 	m.kept = b
 	return b
+}
+
+// Lost is how many requests were not counted, of all up to the last batch.
+func (m *Meter) Lost() int64 {
+	m.taking.Lock()
+	defer m.taking.Unlock()
+	return m.lost
 }
 
 // Acknowledge says that the batch with this number is known to be stored.

@@ -4,6 +4,7 @@ import (
 	"hash/maphash"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -30,8 +31,9 @@ import (
 // A table takes 48 bytes for each place and 128 for each cell, and allocates nothing after it is made. It is
 // safe for concurrent use.
 type Table struct {
-	seed   maphash.Seed
-	shards [shards]shard
+	seed    maphash.Seed
+	shards  [shards]shard
+	evicted atomic.Int64 // keys that had buckets of their own
 }
 
 // Key is whom a bucket is for: the id of a wallet or of a tenant, or what [AddressKey] says.
@@ -154,6 +156,7 @@ func (t *Table) Own(key Key, now time.Duration) {
 		}
 	}
 	if goes.latest() > 0 {
+		t.evicted.Add(1)
 		_, its := t.where(&goes.key)
 		for slot, b := range goes.buckets {
 			s.owe(its, slot, b)

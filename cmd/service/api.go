@@ -12,19 +12,15 @@ import (
 	"net/netip"
 	"os"
 	"runtime/debug"
-	"slices"
 	"sync"
 	"syscall"
 	"time"
 
 	"github.com/exaring/otelpgx"
-	"github.com/google/uuid"
+	"go.opentelemetry.io/otel"
 
 	"github.com/vss-cloud/vss-cloud/api"
 	"github.com/vss-cloud/vss-cloud/db"
-	"github.com/vss-cloud/vss-cloud/quota"
-	"github.com/vss-cloud/vss-cloud/quota/record"
-	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/storage/postgres"
 	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/egress"
@@ -150,57 +146,24 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 	if err != nil {
 		return err
 	}
-	// What is recorded goes its own way too, so that instances do not count each other out when calls hold the pool.
 	recordPool, err := db.Open(ctx, databaseURL, db.RoleAPI, 4)
 	if err != nil {
 		return err
 	}
 	defer recordPool.Close()
-	limiter, meter := quota.NewLimiter(quota.LimiterConfig{}), quota.NewMeter(quota.MeterConfig{})
-	host, _ := os.Hostname()
-	var recorder *record.Recorder
-	recorder = record.New(recordPool, record.Config{
-		Meter: meter, Host: host, Version: version(), Log: log,
-		Failing: func() []uuid.UUID { return failing(directory.Issuers()) },
-		Heard: func(fleet record.Fleet) {
-			limiter.SetFleet(fleet.Live)
-			tellOfIssuers(recorder, directory.Issuers(), fleet.Failing)
-		},
-	})
-	places := quota.NewQueue(quota.QueueConfig{Places: int(pool.Config().MaxConns)})
-	large := quota.NewQueue(quota.QueueConfig{Places: 1, WritePlaces: 1})
+	governor := newGovernor(pool, recordPool, directory, log)
+	if err := governor.observe(otel.GetMeterProvider()); err != nil {
+		return err
+	}
 	store := postgres.New(pool, postgres.Config{
-		MaxPageSize: f.MaxPageSize, AllowDataLoss: f.AllowDataLoss,
-		Enter: func(ctx context.Context, ks storage.Keyspace, kind postgres.Kind) (func(), error) {
-			who := quota.Entrant{Tenant: ks.Owner().Tenant, Stranger: !limiter.Known(quota.Key(ks.Wallet()))}
-			if t := directory.ByID(who.Tenant); t != nil {
-				who.Weight = t.Limits.Weight()
-			}
-			if kind == postgres.LargeWrite {
-				return large.Enter(ctx, who, quota.Write)
-			}
-			return places.Enter(ctx, who, quotaKinds[kind])
-		},
+		MaxPageSize: f.MaxPageSize, AllowDataLoss: f.AllowDataLoss, Enter: governor.enter,
 	})
 	server, err := api.New(api.Config{
-		Store:   store,
-		Tenants: directory,
-		Auth:    auth,
-		Logins:  logins,
-		Quota: api.Quota{
-			Limiter: limiter,
-			Meter:   meter,
-			Totals: func(tenant uuid.UUID) (wallets, bytes int64) {
-				t, _ := recorder.Totals(tenant)
-				return t.Wallets, t.Bytes
-			},
-			Standing: func(ctx context.Context, wallet storage.WalletID) (known, listed bool, err error) {
-				return tenants.Standing(ctx, pool, wallet)
-			},
-			Stored: func(tenant uuid.UUID, store storage.StoreID, d quota.Decision) {
-				tellOfStore(recorder, tenant, store, d)
-			},
-		},
+		Store:          store,
+		Tenants:        directory,
+		Auth:           auth,
+		Logins:         logins,
+		Quota:          governor.quota(),
 		Ready:          store.Check,
 		TrustedProxies: f.TrustedProxies,
 		Memory:         f.Memory << 20,
@@ -222,8 +185,7 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 	parts.Go(func() { directory.Run(below) })
 	parts.Go(func() { auth.Run(below) })
 	parts.Go(func() { logins.Run(below) })
-	parts.Go(func() { recorder.Run(below) })
-	parts.Go(func() { tellOfTenants(below, recorder, directory) })
+	parts.Go(func() { governor.run(below) })
 	parts.Go(func() {
 		if err := ops.Serve(l.Ops); !errors.Is(err, http.ErrServerClosed) {
 			stop(fmt.Errorf("ops listener: %w", err))
@@ -259,70 +221,6 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 		return cause
 	}
 	return nil
-}
-
-// quotaKinds are the store's kinds of calls in the words of limits.
-var quotaKinds = map[postgres.Kind]quota.Kind{postgres.Write: quota.Write, postgres.Read: quota.Read, postgres.List: quota.List}
-
-// tellOfStore makes events of the lines that a store is beyond.
-func tellOfStore(r *record.Recorder, tenant uuid.UUID, store storage.StoreID, d quota.Decision) {
-	tellOfLines(r, tenant, store.String(), d)
-}
-
-// tellOfLines makes events of the lines that something is beyond; no subject is the tenant itself.
-func tellOfLines(r *record.Recorder, tenant uuid.UUID, subject string, d quota.Decision) {
-	for kind, line := range map[record.Kind]quota.Line{record.StorageSoft: quota.BeyondSoft, record.StorageHard: quota.BeyondHard} {
-		state := record.OK
-		if d.Line >= line {
-			state = record.Raised
-		}
-		r.Events().Raise(tenant, kind, subject, state, map[string]any{"limit": d.Limit, "used": d.Used, "allowed": d.Allowed})
-	}
-}
-
-// failing are the sources whose keys cannot be fetched here.
-func failing(issuers []tenants.Issuer) (sources []uuid.UUID) {
-	for _, i := range issuers {
-		if i.LastError != nil {
-			sources = append(sources, i.Source)
-		}
-	}
-	return sources
-}
-
-// tellOfIssuers makes events of the key sets that some instance cannot fetch. It goes by what all of them said just
-// now: where each told what it sees itself, two that differ would take turns.
-func tellOfIssuers(r *record.Recorder, issuers []tenants.Issuer, failing []uuid.UUID) {
-	for _, i := range issuers {
-		state, detail := record.OK, map[string]any{}
-		if slices.Contains(failing, i.Source) {
-			state = record.Raised
-		}
-		if i.LastError != nil {
-			detail["error"] = i.LastError.Error()
-		}
-		r.Events().Raise(i.Tenant, record.JWKSFailing, i.Name, state, detail)
-	}
-}
-
-// tellOfTenants makes events of tenants that are beyond their lines.
-func tellOfTenants(ctx context.Context, r *record.Recorder, d *tenants.Directory) {
-	ticker := time.NewTicker(10 * time.Second)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		for _, t := range d.All() {
-			if has, ok := r.Totals(t.ID); ok {
-				c := t.Limits.Ceilings()
-				// As the next new wallet would find it.
-				tellOfLines(r, t.ID, "", c.Decide(quota.Usage{Wallets: has.Wallets, TenantBytes: has.Bytes}, quota.Change{NewWallet: true}))
-			}
-		}
-	}
 }
 
 // version is the program's, as the Go toolchain stamped it.

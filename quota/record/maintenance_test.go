@@ -65,7 +65,7 @@ func TestTotalsAreThoseOfAllWalletsAndAreInMemory(t *testing.T) {
 	w.Wallets, w.Stores, w.Objects, w.Bytes = w.Wallets+2, w.Stores+2, w.Objects+2, w.Bytes+2
 	want[acme] = w
 
-	if _, known := r.Totals(acme); known {
+	if _, known := r.Totals(acme); known || !r.Measured().IsZero() {
 		t.Error("they are known before they are read")
 	}
 	if err := r.maintain(t.Context()); err != nil {
@@ -79,6 +79,9 @@ func TestTotalsAreThoseOfAllWalletsAndAreInMemory(t *testing.T) {
 		if got.Measured = (time.Time{}); !known || got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
+	}
+	if age := time.Since(r.Measured()); age < 0 || age > time.Minute {
+		t.Errorf("they are %v old", age)
 	}
 	if _, known := r.Totals(uuid.New()); known {
 		t.Error("a tenant that is not there has totals")

@@ -122,6 +122,16 @@ func (r *Recorder) Totals(tenant uuid.UUID) (Totals, bool) {
 	return t, ok
 }
 
+// Measured is when what tenants have was last measured, as far as has been read; zero: never, or there is no tenant.
+func (r *Recorder) Measured() (last time.Time) {
+	for _, t := range *r.totals.Load() {
+		if t.Measured.After(last) {
+			last = t.Measured
+		}
+	}
+	return last
+}
+
 // Events are where to tell what people should hear of.
 func (r *Recorder) Events() *Events { return r.events }
 

@@ -1,0 +1,208 @@
+package service
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/metric"
+
+	"github.com/vss-cloud/vss-cloud/api"
+	"github.com/vss-cloud/vss-cloud/quota"
+	"github.com/vss-cloud/vss-cloud/quota/record"
+	"github.com/vss-cloud/vss-cloud/storage"
+	"github.com/vss-cloud/vss-cloud/storage/postgres"
+	"github.com/vss-cloud/vss-cloud/tenants"
+)
+
+// governor limits the calls of one instance, shares the store between tenants, and records what they do.
+type governor struct {
+	pool      *pgxpool.Pool // of the calls
+	directory *tenants.Directory
+	limiter   *quota.Limiter
+	meter     *quota.Meter
+	recorder  *record.Recorder
+
+	places *quota.Queue // in front of the pool
+	large  *quota.Queue // for one large write at a time
+
+	live atomic.Int64 // instances, as last heard
+}
+
+// newGovernor records over a pool of its own, so that instances do not count each other out when calls hold theirs.
+func newGovernor(pool, recordPool *pgxpool.Pool, directory *tenants.Directory, log *slog.Logger) *governor {
+	g := &governor{
+		pool:      pool,
+		directory: directory,
+		limiter:   quota.NewLimiter(quota.LimiterConfig{}),
+		meter:     quota.NewMeter(quota.MeterConfig{}),
+		places:    quota.NewQueue(quota.QueueConfig{Places: int(pool.Config().MaxConns)}),
+		large:     quota.NewQueue(quota.QueueConfig{Places: 1, WritePlaces: 1}),
+	}
+	host, _ := os.Hostname()
+	g.recorder = record.New(recordPool, record.Config{
+		Meter: g.meter, Failing: g.failing, Heard: g.heard, Host: host, Version: version(), Log: log,
+	})
+	return g
+}
+
+// run records until the context ends.
+func (g *governor) run(ctx context.Context) {
+	var running sync.WaitGroup
+	running.Go(func() { g.recorder.Run(ctx) })
+	running.Go(func() { g.tellOfTenants(ctx) })
+	running.Wait()
+}
+
+// quota is what the API asks and tells.
+func (g *governor) quota() api.Quota {
+	return api.Quota{
+		Limiter: g.limiter,
+		Meter:   g.meter,
+		Totals: func(tenant uuid.UUID) (wallets, bytes int64) {
+			t, _ := g.recorder.Totals(tenant)
+			return t.Wallets, t.Bytes
+		},
+		Standing: func(ctx context.Context, wallet storage.WalletID) (known, listed bool, err error) {
+			return tenants.Standing(ctx, g.pool, wallet)
+		},
+		Stored: func(tenant uuid.UUID, store storage.StoreID, d quota.Decision) {
+			g.tellOfLines(tenant, store.String(), d)
+		},
+	}
+}
+
+// kinds are the store's kinds of calls in the words of limits.
+var kinds = map[postgres.Kind]quota.Kind{postgres.Write: quota.Write, postgres.Read: quota.Read, postgres.List: quota.List}
+
+// enter takes a call's place in front of the store.
+func (g *governor) enter(ctx context.Context, ks storage.Keyspace, kind postgres.Kind) (leave func(), err error) {
+	who := quota.Entrant{Tenant: ks.Owner().Tenant, Stranger: !g.limiter.Known(quota.Key(ks.Wallet()))}
+	if t := g.directory.ByID(who.Tenant); t != nil {
+		who.Weight = t.Limits.Weight()
+	}
+	if kind == postgres.LargeWrite {
+		return g.large.Enter(ctx, who, quota.Write)
+	}
+	return g.places.Enter(ctx, who, kinds[kind])
+}
+
+// failing are the sources whose keys cannot be fetched here.
+func (g *governor) failing() (sources []uuid.UUID) {
+	for _, i := range g.directory.Issuers() {
+		if i.LastError != nil {
+			sources = append(sources, i.Source)
+		}
+	}
+	return sources
+}
+
+// heard takes what all instances said just now. It makes events of the key sets that some of them cannot fetch: where
+// each told what it sees itself, two that differ would take turns.
+func (g *governor) heard(fleet record.Fleet) {
+	g.live.Store(int64(fleet.Live))
+	g.limiter.SetFleet(fleet.Live)
+	for _, i := range g.directory.Issuers() {
+		state, detail := record.OK, map[string]any{}
+		if slices.Contains(fleet.Failing, i.Source) {
+			state = record.Raised
+		}
+		if i.LastError != nil {
+			detail["error"] = i.LastError.Error()
+		}
+		g.recorder.Events().Raise(i.Tenant, record.JWKSFailing, i.Name, state, detail)
+	}
+}
+
+// tellOfLines makes events of the lines that something is beyond; no subject is the tenant itself.
+func (g *governor) tellOfLines(tenant uuid.UUID, subject string, d quota.Decision) {
+	detail := map[string]any{"limit": d.Limit, "used": d.Used, "allowed": d.Allowed}
+	tell := func(kind record.Kind, line quota.Line) {
+		state := record.OK
+		if d.Line >= line {
+			state = record.Raised
+		}
+		g.recorder.Events().Raise(tenant, kind, subject, state, detail)
+	}
+	tell(record.StorageSoft, quota.BeyondSoft)
+	tell(record.StorageHard, quota.BeyondHard)
+}
+
+// tellOfTenants makes events of tenants that are beyond their lines.
+func (g *governor) tellOfTenants(ctx context.Context) {
+	ticker := time.NewTicker(10 * time.Second)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-ticker.C:
+		}
+		for _, t := range g.directory.All() {
+			if has, ok := g.recorder.Totals(t.ID); ok {
+				c := t.Limits.Ceilings()
+				// As the next new wallet would find it.
+				g.tellOfLines(t.ID, "", c.Decide(quota.Usage{Wallets: has.Wallets, TenantBytes: has.Bytes}, quota.Change{NewWallet: true}))
+			}
+		}
+	}
+}
+
+// observe makes metrics of what is in memory.
+func (g *governor) observe(provider metric.MeterProvider) error {
+	meter := provider.Meter("github.com/vss-cloud/vss-cloud/cmd/service")
+	writes, reads := metric.WithAttributes(attribute.String("kind", "write")), metric.WithAttributes(attribute.String("kind", "read"))
+	if _, err := meter.Int64ObservableGauge("vss.quota.waiting",
+		metric.WithDescription("Calls that wait for a place in front of the store, by kind (lists are reads)."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			w, r := g.places.Waiting()
+			o.Observe(int64(w), writes)
+			o.Observe(int64(r), reads)
+			return nil
+		})); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	if _, err := meter.Int64ObservableGauge("vss.instances",
+		metric.WithDescription("API instances that live, as this one last heard."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			o.Observe(g.live.Load())
+			return nil
+		})); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	if _, err := meter.Int64ObservableCounter("vss.quota.evictions",
+		metric.WithDescription("Known wallets that became strangers, since as many others were known."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			o.Observe(g.limiter.Evicted())
+			return nil
+		})); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	if _, err := meter.Int64ObservableCounter("vss.usage.lost",
+		metric.WithDescription("Requests that were not metered, for want of memory."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
+			o.Observe(g.meter.Lost())
+			return nil
+		})); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	if _, err := meter.Float64ObservableGauge("vss.usage.age", metric.WithUnit("s"),
+		metric.WithDescription("Time since what tenants have was last measured, by any instance."),
+		metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error {
+			if at := g.recorder.Measured(); !at.IsZero() {
+				o.Observe(time.Since(at).Seconds())
+			}
+			return nil
+		})); err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
+	return nil
+}
