@@ -11,6 +11,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/vss-cloud/vss-cloud/db"
+	"github.com/vss-cloud/vss-cloud/db/dbgen"
 	"github.com/vss-cloud/vss-cloud/quota"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
@@ -26,7 +27,7 @@ func TestATenantHasTheLimitsOfItsPlanButForItsOwn(t *testing.T) {
 	}
 	small := maps.Clone(plans["standard"])
 	small["wallets"], small["objects_per_store"] = 10, 1000
-	if err := p.service.SavePlan(t.Context(), root, "small", small); err != nil {
+	if err := p.service.SavePlan(t.Context(), root, "small", "", small); err != nil {
 		t.Fatal(err)
 	}
 	five := int64(5)
@@ -35,7 +36,7 @@ func TestATenantHasTheLimitsOfItsPlanButForItsOwn(t *testing.T) {
 		t.Errorf("got %+v", after.Limits)
 	}
 	small["objects_per_store"] = 7
-	if err := p.service.SavePlan(t.Context(), root, "small", small); err != nil {
+	if err := p.service.SavePlan(t.Context(), root, "small", "", small); err != nil {
 		t.Fatal(err)
 	}
 	if got := p.known(t, "acme").Limits; got.Wallets != 5 || got.ObjectsPerStore != 7 {
@@ -68,18 +69,24 @@ func TestAPlanSaysEveryLimitInBounds(t *testing.T) {
 		for what, value := range map[string]int64{"zero": 0, "negative": -1, "enormous": 1 << 62} {
 			bad := maps.Clone(plans["standard"])
 			bad[name] = value
-			if err := p.service.SavePlan(t.Context(), root, "bad", bad); err == nil {
+			if err := p.service.SavePlan(t.Context(), root, "bad", "", bad); err == nil {
 				t.Errorf("%s: %s was taken", name, what)
 			} else {
 				wantInvalid(t, err, name)
 			}
 		}
-		missing := maps.Clone(plans["standard"])
-		delete(missing, name)
-		wantInvalid(t, p.service.SavePlan(t.Context(), root, "bad", missing), name)
+		// By hand: the service saves none that lacks one.
+		p.sql(t, "INSERT INTO plans (name, limits) SELECT 'lacking', limits - $1 FROM plans WHERE name = 'standard'", name)
+		wantInvalid(t, p.service.SavePlan(t.Context(), root, "bad", "lacking", nil), name)
+		wantInvalid(t, p.service.SavePlan(t.Context(), root, "lacking", "", nil), name)
+		if err := p.service.SavePlan(t.Context(), root, "lacking", "", quota.Values{name: plans["standard"][name]}); err != nil {
+			t.Errorf("%s: a plan that lacked it cannot be mended: %v", name, err)
+		}
+		p.sql(t, "DELETE FROM plans WHERE name = 'lacking'")
 	}
-	wantError(t, p.service.SavePlan(t.Context(), Actor{}, "x", plans["standard"]), ErrNoActor)
-	wantInvalid(t, p.service.SavePlan(t.Context(), root, "Bad Name", plans["standard"]), "plan")
+	wantInvalid(t, p.service.SavePlan(t.Context(), root, "bad", "", quota.Values{"limit_of_tomorrow": 1}), "limit_of_tomorrow")
+	wantError(t, p.service.SavePlan(t.Context(), Actor{}, "x", "", plans["standard"]), ErrNoActor)
+	wantInvalid(t, p.service.SavePlan(t.Context(), root, "Bad Name", "", plans["standard"]), "plan")
 	if after, err := p.service.Plans(t.Context()); err != nil || !reflect.DeepEqual(plans, after) {
 		t.Errorf("there are %v, %v", after, err)
 	}
@@ -89,7 +96,95 @@ func TestAPlanSaysEveryLimitInBounds(t *testing.T) {
 	p.set(t, "acme", Change{Limits: map[string]*int64{"value_size": ptr(int64(50 << 20))}})
 	changed := maps.Clone(plans["standard"])
 	changed["body_size"], changed["value_size"] = 10<<20, 10<<20
-	wantInvalid(t, p.service.SavePlan(t.Context(), root, "standard", changed), "plan")
+	wantInvalid(t, p.service.SavePlan(t.Context(), root, "standard", "", changed), "plan")
+}
+
+func TestAPlanBeginsAsAnotherAndKeepsWhatIsNotChanged(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	plans, err := p.service.Plans(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := maps.Clone(plans["standard"])
+	for _, step := range []struct {
+		name, from string
+		changes    quota.Values
+		invalid    string // the field that is; empty: none
+	}{
+		{"gold", "", quota.Values{"wallets": 50, "value_size": 20 << 20}, ""},
+		{"gold", "", quota.Values{"wallets": 60}, ""},
+		{"gold", "", nil, ""},
+		{"gold", "standard", quota.Values{"wallets": 70}, "from"},
+		{"gold", "gold", quota.Values{"wallets": 70}, "from"},
+		{"silver", "bronze", nil, "from"},
+		{"silver", "silver", nil, "from"},
+		{"silver", "No Label", nil, "from"},
+		{"silver", "gold", quota.Values{"objects_per_store": 80}, ""},
+	} {
+		err := p.service.SavePlan(t.Context(), root, step.name, step.from, step.changes)
+		if step.invalid != "" {
+			wantInvalid(t, err, step.invalid)
+			continue
+		}
+		maps.Copy(want, step.changes)
+		if got, _ := p.service.Plan(t.Context(), step.name); err != nil || !maps.Equal(got, want) {
+			t.Errorf("%+v: got %v, %v, want %v", step, got, err, want)
+		}
+	}
+	if n := p.audited(t); n != 3 {
+		t.Errorf("three changes have %d audit rows", n)
+	}
+}
+
+func TestChangesOfOnePlanAtOnceAllHold(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	changes := []quota.Values{{"wallets": 11}, {"objects_per_store": 12}, {"bytes_per_store": 13, "soft_percent": 14}}
+	hold, err := p.owner.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dbgen.New().LockControlPlane(t.Context(), hold); err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	for _, change := range changes {
+		service := newService(t, p.url)
+		running.Go(func() {
+			if err := service.SavePlan(t.Context(), root, "standard", "", change); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	p.waiting(t, len(changes))
+	if err := hold.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	running.Wait()
+	after, err := p.service.Plan(t.Context(), "standard")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, change := range changes {
+		for name, value := range change {
+			if after[name] != value {
+				t.Errorf("%s is %d, and was made %d", name, after[name], value)
+			}
+			if n := query[int](t, p, "SELECT count(*) FROM audit_log WHERE detail::text LIKE '%' || $1 || '\"%'", name); n != 1 {
+				t.Errorf("%d audit rows tell of %s", n, name)
+			}
+		}
+	}
+}
+
+// waiting waits until so many transactions of the platform wait for others.
+func (p *platform) waiting(t *testing.T, want int) {
+	t.Helper()
+	eventually(t, fmt.Sprint(want, " transactions wait"), func() bool {
+		return query[int](t, p, `SELECT count(DISTINCT w.pid) FROM pg_locks w JOIN pg_locks here USING (pid) JOIN pg_database d ON d.oid = here.database
+			WHERE NOT w.granted AND d.datname = current_database()`) == want
+	})
 }
 
 func TestWalletsAreBlockedAndListedBySubject(t *testing.T) {
