@@ -1,9 +1,11 @@
 package tenants
 
 import (
+	"errors"
 	"fmt"
 	"maps"
 	"reflect"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -192,18 +194,30 @@ func TestWalletsAreBlockedAndListedBySubject(t *testing.T) {
 	p := newPlatform(t)
 	tenant := p.create(t, "acme")
 	p.create(t, "rival")
-	id, _, err := tenant.wallet("signature", keyOne)
+	owner, err := tenant.walletOf("signature", keyOne)
 	if err != nil {
 		t.Fatal(err)
 	}
+	id := owner.Wallet()
 	_, err = p.service.Wallet(t.Context(), "acme", "signature", keyOne)
 	wantError(t, err, ErrNotFound)
 	wantError(t, p.service.BlockWallet(t.Context(), root, "acme", "signature", keyOne, true), ErrNotFound)
 	p.sql(t, "INSERT INTO wallets (wallet, tenant_id, namespace, subject) VALUES ($1, $2, 'sig', $3)", uuid.UUID(id), tenant.ID, keyOne)
 	p.sql(t, "INSERT INTO stores (store, wallet, store_id, objects, bytes) VALUES (gen_random_uuid(), $1, 'a', 3, 40), (gen_random_uuid(), $1, 'b', 1, 2)", uuid.UUID(id))
+	version := func() string {
+		return query[string](t, p, "SELECT string_agg(xmin::text, ' ') FROM (SELECT xmin FROM wallets UNION ALL SELECT xmin FROM stores) w")
+	}
 	for _, block := range []bool{true, false, true} {
 		if err := p.service.BlockWallet(t.Context(), root, "acme", "signature", keyOne, block); err != nil {
 			t.Fatal(err)
+		}
+		// To say it again changes nothing, and there is nothing to be audited.
+		before := version()
+		if err := p.service.BlockWallet(t.Context(), root, "acme", "signature", " "+strings.ToUpper(keyOne), block); err != nil {
+			t.Fatal(err)
+		}
+		if after := version(); after != before {
+			t.Errorf("rows were of %s, and are of %s", before, after)
 		}
 		info, err := p.service.Wallet(t.Context(), "acme", "signature", keyOne)
 		if err != nil || info.Blocked != block || info.Stores != 2 || info.Objects != 4 || info.Bytes != 42 {
@@ -218,6 +232,7 @@ func TestWalletsAreBlockedAndListedBySubject(t *testing.T) {
 		t.Errorf("%d audit rows", n)
 	}
 
+	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from(""), Keys: jwks(lnurl.NewSigningKey())})
 	var subjects []string
 	for i := range 1000 {
 		subjects = append(subjects, fmt.Sprint("subject ", i))
@@ -226,18 +241,109 @@ func TestWalletsAreBlockedAndListedBySubject(t *testing.T) {
 		listed bool
 		want   int64
 	}{{true, 1000}, {true, 0}, {false, 1000}, {false, 0}} {
-		n, err := p.service.ListWallets(t.Context(), root, "acme", "signature", subjects, step.listed)
+		n, err := p.service.ListWallets(t.Context(), root, "acme", "auth", subjects, step.listed)
 		if err != nil || n != step.want {
 			t.Errorf("%+v: changed %d, %v", step, n, err)
 		}
 	}
-	_, err = p.service.ListWallets(t.Context(), root, "acme", "signature", []string{"good", "", "good too"}, true)
+	_, err = p.service.ListWallets(t.Context(), root, "acme", "auth", []string{"good", "", "good too"}, true)
 	wantInvalid(t, err, "subject")
 	_, err = p.service.ListWallets(t.Context(), root, "acme", "nobody", []string{"x"}, true)
 	wantError(t, err, ErrNotFound)
 	if n := query[int](t, p, "SELECT count(*) FROM listed_wallets"); n != 0 {
 		t.Errorf("%d are listed", n)
 	}
+}
+
+func TestABlockMissesNoStoreThatIsBeingCreated(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	owner, err := p.create(t, "acme").walletOf("signature", keyOne)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wallet := uuid.UUID(owner.Wallet())
+	p.sql(t, "INSERT INTO wallets (wallet, tenant_id, namespace, subject) VALUES ($1, $2, 'sig', $3)", wallet, owner.Tenant, keyOne)
+	for _, block := range []bool{true, false} {
+		first, err := p.owner.Begin(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		err = dbgen.New().CreateStore(t.Context(), first, dbgen.CreateStoreParams{Store: uuid.New(), StoreID: fmt.Sprint(block), Wallet: wallet})
+		if err != nil {
+			t.Fatal(err)
+		}
+		blocked := make(chan error)
+		go func() {
+			blocked <- p.service.BlockWallet(t.Context(), root, "acme", "signature", keyOne, block)
+		}()
+		p.waiting(t, 1)
+		if err := errors.Join(first.Commit(t.Context()), <-blocked); err != nil {
+			t.Fatal(err)
+		}
+		if n := query[int](t, p, "SELECT count(*) FROM stores WHERE blocked <> $1", block); n != 0 {
+			t.Errorf("%d stores are not as their wallet", n)
+		}
+	}
+}
+
+func TestASubjectHasTheFormThatItsSourceNeeds(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from("https://b.example"), Keys: jwks(lnurl.NewSigningKey())})
+	p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
+	p.addSource(t, "acme", NewSource{Name: "removed", Kind: JWT, Rules: from("https://a.example"), Keys: jwks(lnurl.NewSigningKey())})
+	done(t)(p.service.RemoveSource(t.Context(), root, "acme", "removed"))
+	all, keys, subs := []string{"signature", "lnurl", "auth", "removed"}, []string{"signature", "lnurl"}, []string{"auth", "removed"}
+	for _, tc := range []struct {
+		subject string
+		good    []string // the sources that can name a wallet so
+	}{
+		{keyOne, all},
+		{keyLast, all},
+		{strings.ToUpper(keyTwo), all},
+		{" " + keyTwo + "\r", all}, // of the same wallet
+		{"user 1", subs},
+		{keyOne[:64], subs},
+		{keyOne + "00", subs},
+		{"04" + keyOne[2:], subs}, // not compressed
+		{"0x" + keyOne[2:], subs},
+		{keyOne[2:] + "02", subs},
+		{strings.Repeat("x", 66), subs},
+		{"", nil},
+	} {
+		for _, source := range all {
+			n, err := p.service.ListWallets(t.Context(), root, "acme", source, []string{keyOne, tc.subject}, true)
+			_, shown := p.service.Wallet(t.Context(), "acme", source, tc.subject)
+			block := p.service.BlockWallet(t.Context(), root, "acme", source, tc.subject, true)
+			if slices.Contains(tc.good, source) {
+				if err != nil {
+					t.Errorf("%s, %q: %v", source, tc.subject, err)
+				}
+				wantError(t, shown, ErrNotFound)
+				wantError(t, block, ErrNotFound)
+				continue
+			}
+			wantInvalid(t, err, "subject")
+			wantInvalid(t, shown, "subject")
+			wantInvalid(t, block, "subject")
+			if e, ok := errors.AsType[*SubjectError](err); !ok || e.Number != 2 || n != 0 || !strings.HasPrefix(err.Error(), "subject: number 2: ") {
+				t.Errorf("%s, %q: changed %d, %v", source, tc.subject, n, err)
+			}
+			if slices.Contains(keys, source) && !strings.Contains(err.Error(), fmt.Sprintf("66 hex digits that begin with 02 or 03, which %q is not", tc.subject)) {
+				t.Errorf("%s, %q: it is not said what is: %v", source, tc.subject, err)
+			}
+		}
+	}
+	if n := query[int](t, p, "SELECT count(*) FROM listed_wallets WHERE namespace IN ('sig', 'lnurl')"); n != 6 {
+		t.Errorf("three keys at two sources are %d wallets on the list", n)
+	}
+	if n := query[int](t, p, "SELECT count(*) FROM listed_wallets WHERE namespace IN ('sig', 'lnurl') AND subject NOT IN ($1, $2, $3)", keyOne, keyTwo, keyLast); n != 0 {
+		t.Errorf("%d are not listed as their credentials name them", n)
+	}
+	_, err := p.service.ListWallets(t.Context(), root, "acme", "nobody", nil, true)
+	wantError(t, err, ErrNotFound)
 }
 
 func TestAChangeOfKeysIsAnEvent(t *testing.T) {

@@ -316,6 +316,7 @@ func enrolment(t *testing.T, s *shell, tenant, base string) {
 	other.want(5, "takes no new one", "put", "k", "v", "--url", base)
 	s.with("\n \n").want(2, "subjects: there are none", "wallet", "allow", tenant, "signature", "-")
 	s.with(subject+"\nuser 2\n").want(2, "line 2: subject: source signature names its wallets by public keys", "wallet", "allow", tenant, "signature", "-")
+	s.with("\n"+subject+"\n\nuser 2").want(2, `line 4: subject: .*66 hex digits that begin with 02 or 03, which "user 2" is not`, "wallet", "disallow", tenant, "signature", "-")
 	s.with(subject).want(3, "no source", "wallet", "allow", tenant, "none", "-")
 	s.want(1, "no such file", "wallet", "allow", tenant, "signature", file+".none")
 	i := newIssuer(t, "k")
