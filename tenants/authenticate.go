@@ -98,10 +98,10 @@ type AuthenticatorConfig struct {
 
 // Authenticator finds out which wallet sent a request. It is safe for concurrent use.
 //
-// What was verified is cached under (tenant with its settings, SHA-256 of the credential): a credential whose
-// tenant has changed, as by a key that was revoked, is verified anew. Only what is good is cached, and what is
-// used once does not push out what is used often, so a flood of bad or of fresh credentials leaves the rest
-// alone.
+// What was verified is cached under (tenant, its schemes, SHA-256 of the credential): when that has changed which
+// credentials depend on, as by a key that was revoked, they are verified anew. All else of a tenant, as its state and its
+// limits, is the caller's as of now, and voids nothing. Only what is good is cached, and what is used once does not push
+// out what is used often, so a flood of bad or of fresh credentials leaves the rest alone.
 type Authenticator struct {
 	pool     *pgxpool.Pool
 	now      func() time.Time
@@ -114,7 +114,8 @@ type Authenticator struct {
 }
 
 type cacheKey struct {
-	tenant     *Tenant // in one version of it
+	tenant     uuid.UUID
+	schemes    *schemes
 	credential [sha256.Size]byte
 }
 
@@ -160,7 +161,7 @@ func (a *Authenticator) Authenticate(ctx context.Context, tenant *Tenant, header
 		}
 		return Caller{}, err
 	}
-	return v.caller, nil
+	return Caller{tenant, v.source, v.subject}, nil
 }
 
 func (a *Authenticator) authenticate(
@@ -174,7 +175,7 @@ func (a *Authenticator) authenticate(
 		return nil, err
 	}
 	var room [1 << 10]byte // most fit, and need no memory of their own
-	key := cacheKey{tenant, sha256.Sum256(append(room[:0], credential...))}
+	key := cacheKey{tenant.ID, tenant.schemes, sha256.Sum256(append(room[:0], credential...))}
 	if v, ok := a.cache.GetIfPresent(key); ok {
 		if v.current() {
 			return v, v.check(now)
@@ -196,7 +197,7 @@ func (a *Authenticator) authenticate(
 	v, err := a.cache.Get(ctx, key, otter.LoaderFunc[cacheKey, *verified](func(ctx context.Context, _ cacheKey) (*verified, error) {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), verifyTimeout)
 		defer cancel()
-		return c.verify(ctx, a, tenant, now)
+		return c.verify(ctx, a, now)
 	}))
 	if err != nil {
 		if errors.Is(err, errForged) {
@@ -258,7 +259,7 @@ type credential interface {
 	source() *Source
 	claimed() string     // the subject
 	cost() time.Duration // of the arithmetic, about
-	verify(ctx context.Context, a *Authenticator, tenant *Tenant, now time.Time) (*verified, error)
+	verify(ctx context.Context, a *Authenticator, now time.Time) (*verified, error)
 }
 
 // errForged is beside an [*AuthError] of what cost arithmetic.
@@ -266,9 +267,11 @@ var errForged = errors.New("forged")
 
 func refuseForged(err error) error { return errors.Join(err, errForged) }
 
-// verified is a credential that was good once. Its time is asked at each use.
+// verified is a credential that was good once. Its time is asked at each use. It outlives versions of its tenant, so
+// it holds none.
 type verified struct {
-	caller Caller
+	source  *Source
+	subject string
 
 	signature *signatureToken // of a signature
 
@@ -283,12 +286,12 @@ func (v *verified) current() bool { return v.tokens == nil || v.tokens.set() == 
 // check says why the credential is not good at this time.
 func (v *verified) check(now time.Time) error {
 	if v.tokens == nil {
-		if !v.signature.within(v.caller.Source.Window, now) {
-			return refuseBy(v.caller.Source, refuse(reasonWindow))
+		if !v.signature.within(v.source.Window, now) {
+			return refuseBy(v.source, refuse(reasonWindow))
 		}
 		return nil
 	}
-	return refuseBy(v.caller.Source, refuseToken(v.claims.Check(now)))
+	return refuseBy(v.source, refuseToken(v.claims.Check(now)))
 }
 
 // read finds out what a credential is and which source it belongs to.
@@ -325,8 +328,8 @@ func (s *signed) source() *Source     { return s.by }
 func (s *signed) claimed() string     { return s.token.subject() }
 func (s *signed) cost() time.Duration { return 250 * time.Microsecond }
 
-func (s *signed) verify(_ context.Context, a *Authenticator, tenant *Tenant, now time.Time) (*verified, error) {
-	v := &verified{caller: Caller{Tenant: tenant, Source: s.by, Subject: s.token.subject()}, signature: &s.token}
+func (s *signed) verify(_ context.Context, a *Authenticator, now time.Time) (*verified, error) {
+	v := &verified{source: s.by, subject: s.token.subject(), signature: &s.token}
 	if err := v.check(now); err != nil {
 		return nil, err
 	}
@@ -372,7 +375,7 @@ func (b *bearer) cost() time.Duration {
 	return cost
 }
 
-func (b *bearer) verify(ctx context.Context, _ *Authenticator, tenant *Tenant, now time.Time) (*verified, error) {
+func (b *bearer) verify(ctx context.Context, _ *Authenticator, now time.Time) (*verified, error) {
 	keys := b.by.set() // before: what is verified with newer ones is merely verified again
 	claims, err := b.by.verify(ctx, b.token, now)
 	if err != nil {
@@ -383,10 +386,7 @@ func (b *bearer) verify(ctx context.Context, _ *Authenticator, tenant *Tenant, n
 		}
 		return nil, refusal
 	}
-	return &verified{
-		caller: Caller{Tenant: tenant, Source: b.by.Source, Subject: claims.Subject},
-		claims: claims, keys: keys, tokens: b.by,
-	}, nil
+	return &verified{source: b.by.Source, subject: claims.Subject, claims: claims, keys: keys, tokens: b.by}, nil
 }
 
 // refuseToken is what package jwt says, in this package's errors.

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/vss-cloud/vss-cloud/db"
@@ -496,6 +497,134 @@ func TestACredentialIsVerifiedOnceAndItsTimeIsAskedEachTime(t *testing.T) {
 	now.forward(-time.Hour)
 	if _, err := auth.Authenticate(t.Context(), signingTenant(time.Hour), header, netip.Addr{}); err != nil || spent.Load() != 2 {
 		t.Errorf("got %v after %d verifications", err, spent.Load())
+	}
+	// Even if by a fault two had the same schemes.
+	other := *tenant
+	other.ID = uuid.New()
+	if caller, err := auth.Authenticate(t.Context(), &other, header, netip.Addr{}); err != nil || caller.Tenant != &other || spent.Load() != 3 {
+		t.Errorf("got %+v, %v after %d verifications", caller, err, spent.Load())
+	}
+}
+
+// A change of a plan is one of all its tenants: their wallets must not all be verified anew at once.
+func TestOnlyWhatCredentialsDependOnVoidsThoseThatWereVerified(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "bystander")
+	p.create(t, "acme")
+	key, stolen := lnurl.NewSigningKey(), lnurl.NewSigningKey()
+	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from("https://a.example"), Keys: jwks(key, stolen)})
+	p.addSource(t, "acme", NewSource{Name: "url", Kind: JWT, Rules: from("https://b.example"), JWKSURL: "https://b.example/keys"})
+	_, clientKey, err := p.service.AddClientKey(t.Context(), root, "acme", "app")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err = p.service.AddClientKey(t.Context(), root, "acme", "another app"); err != nil {
+		t.Fatal(err)
+	}
+	issuer := &issuerServer{}
+	issuer.set(false, key)
+	d := newDirectory(t, open(t, p.url, db.RoleAPI), DirectoryConfig{Fetch: issuer.get})
+	refresh := func() {
+		t.Helper()
+		if err := d.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var spent atomic.Int64
+	auth := NewAuthenticator(AuthenticatorConfig{})
+	auth.ecdsa = countingVerifier(&spent)
+	header := with(signToken(privateKey(5), uint64(time.Now().Unix())))
+	header.Set("X-App", clientKey)
+	verified := func(tenant *Tenant) int64 {
+		t.Helper()
+		spent.Store(0)
+		caller, err := auth.Authenticate(t.Context(), tenant, header, netip.Addr{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if caller.Tenant != tenant || caller.Source != tenant.source(Signature) || caller.Owner().Tenant != tenant.ID {
+			t.Errorf("the caller is %+v, asked was for %+v", caller, tenant)
+		}
+		return spent.Load()
+	}
+	set := func(c Change) func() { return func() { p.set(t, "acme", c) } }
+	service := func(change func(ctx context.Context, s *Service) (*Tenant, error)) func() {
+		return func() { done(t)(change(t.Context(), p.service)) }
+	}
+	refresh()
+	verified(find1(t, d, "acme"))
+	verified(find1(t, d, "bystander"))
+	for _, step := range []struct {
+		what   string
+		change func()
+		void   bool
+		holds  func(*Tenant) bool // nil: of the tenant nothing is to be seen
+	}{
+		{"nothing", func() {}, false, nil},
+		{"another tenant", func() { p.create(t, "another") }, false, nil},
+		{"limits of its plan", func() { p.sql(t, `UPDATE plans SET limits = limits || '{"wallets": 77}'`) }, false,
+			func(acme *Tenant) bool { return acme.Limits.Wallets == 77 }},
+		{"limits of its own", set(Change{Limits: map[string]*int64{"wallets": ptr(int64(5))}}), false,
+			func(acme *Tenant) bool { return acme.Limits.Wallets == 5 }},
+		{"limits that are none", func() { p.sql(t, `UPDATE tenants SET limits = '{"wallets": 0}' WHERE slug = 'acme'`) }, false,
+			func(acme *Tenant) bool { return acme.fault != "" }},
+		{"limits again", set(Change{Limits: map[string]*int64{"wallets": nil}}), false,
+			func(acme *Tenant) bool { return acme.Limits.Wallets == 77 && acme.fault == "" }},
+		{"name", set(Change{Name: ptr("Acme")}), false, func(acme *Tenant) bool { return acme.Name == "Acme" }},
+		{"enrolment", set(Change{Enrolment: ptr(EnrolmentClosed)}), false, func(acme *Tenant) bool { return acme.Enrolment == EnrolmentClosed }},
+		{"state", set(Change{State: ptr(ReadOnly)}), false, func(acme *Tenant) bool { return errors.Is(acme.Refuses(true), ErrReadOnly) }},
+		{"state back", set(Change{State: ptr(Active)}), false, func(acme *Tenant) bool { return acme.Refuses(true) == nil }},
+		{"domain", func() { p.addDomain(t, "acme", "vss.acme.com") }, false, func(acme *Tenant) bool { return len(acme.Domains) == 1 }},
+		{"domain checked", func() { p.sql(t, "UPDATE domains SET checked_at = now()") }, false,
+			func(acme *Tenant) bool { return !acme.Domains[0].CheckedAt.IsZero() }},
+		{"gate", set(Change{Gate: ptr(GateRequired), Header: ptr("X-App")}), false, func(acme *Tenant) bool { return acme.Gate.State == GateRequired }},
+		{"window", service(func(ctx context.Context, s *Service) (*Tenant, error) {
+			return s.SetSource(ctx, root, "acme", "signature", SourceChange{Window: ptr(time.Hour)})
+		}), true, func(acme *Tenant) bool { return acme.source(Signature).Window == time.Hour }},
+		{"rules of a source", service(func(ctx context.Context, s *Service) (*Tenant, error) {
+			return s.SetSource(ctx, root, "acme", "auth", SourceChange{Issuer: ptr("https://c.example")})
+		}), true, nil},
+		{"key revoked", service(func(ctx context.Context, s *Service) (*Tenant, error) {
+			return s.SetKey(ctx, root, "acme", "auth", stolen.ID(), jwt.Revoked, time.Time{})
+		}), true, nil},
+		{"key retired", service(func(ctx context.Context, s *Service) (*Tenant, error) {
+			return s.SetKey(ctx, root, "acme", "auth", key.ID(), jwt.Retired, time.Now())
+		}), true, nil},
+		{"another URL", service(func(ctx context.Context, s *Service) (*Tenant, error) {
+			return s.SetSource(ctx, root, "acme", "url", SourceChange{JWKSURL: ptr("https://b.example/others")})
+		}), true, nil},
+		{"other keys of the same URL", func() { d.issuers.bySource = nil; p.create(t, "yet-another") }, true, nil},
+		{"source removed", service(func(ctx context.Context, s *Service) (*Tenant, error) {
+			return s.RemoveSource(ctx, root, "acme", "url")
+		}), true, func(acme *Tenant) bool { return len(acme.Removed) == 1 }},
+		{"client key revoked", service(func(ctx context.Context, s *Service) (*Tenant, error) {
+			return s.RevokeClientKey(ctx, root, "acme", p.known(t, "acme").ClientKeys[1].Prefix)
+		}), true, nil},
+		{"client key added", func() {
+			if _, _, err := p.service.AddClientKey(t.Context(), root, "acme", "third app"); err != nil {
+				t.Fatal(err)
+			}
+		}, true, nil},
+		{"name and source", func() {
+			set(Change{Name: ptr("Acme again")})()
+			p.addSource(t, "acme", NewSource{Name: "third", Kind: JWT, Rules: from("https://d.example"), Keys: jwks(key)})
+		}, true, func(acme *Tenant) bool { return acme.Name == "Acme again" }},
+	} {
+		before := find1(t, d, "acme")
+		step.change()
+		refresh()
+		acme := find1(t, d, "acme")
+		if step.holds != nil && (step.holds(before) || !step.holds(acme)) {
+			t.Errorf("%s: the tenant was %+v and is %+v", step.what, before, acme)
+		}
+		if n := verified(acme); n != map[bool]int64{true: 1}[step.void] {
+			t.Errorf("%s: verified %d times", step.what, n)
+		}
+		// A call that began before the change ends as it began.
+		if n := verified(before) + verified(acme) + verified(find1(t, d, "bystander")); n != 0 {
+			t.Errorf("%s: the others were verified %d times", step.what, n)
+		}
 	}
 }
 

@@ -173,8 +173,8 @@ func (d *Directory) Refresh(ctx context.Context) error {
 }
 
 // load reads everything, and the generation, in one snapshot of the database: a change that this reading
-// misses has a later generation, which the next poll finds. A tenant that is as it was stays the same pointer,
-// under which its verified credentials are cached.
+// misses has a later generation, which the next poll finds. The schemes of a tenant stay as long as they would
+// be prepared alike, since its verified credentials are cached under them.
 func (d *Directory) load(ctx context.Context, last *snapshot) (*snapshot, error) {
 	s := &snapshot{byID: map[uuid.UUID]*Tenant{}, bySlug: map[string]*Tenant{}, byDomain: map[string]*Tenant{}, loaded: time.Now()}
 	err := pgx.BeginTxFunc(ctx, d.pool, readSnapshot, func(tx pgx.Tx) (err error) {
@@ -191,14 +191,18 @@ func (d *Directory) load(ctx context.Context, last *snapshot) (*snapshot, error)
 	if err != nil {
 		return nil, err
 	}
-	for i, t := range s.all {
-		if last != nil && last.bySlug[t.Slug].same(t, issuers) {
-			t = last.bySlug[t.Slug]
-			s.all[i] = t
+	for _, t := range s.all {
+		var before *Tenant
+		if last != nil {
+			before = last.byID[t.ID]
+		}
+		if t.fault != "" && (before == nil || t.fault != before.fault) {
+			d.cfg.Log.Error("a tenant's limits are none, and it has none", "tenant", t.Slug, "plan", t.Plan, "error", t.fault)
+		}
+		if before != nil && before.provesAs(t, issuers) {
+			// With what they point into, so that a caller's source is one of its tenant's.
+			t.schemes, t.Sources, t.ClientKeys = before.schemes, before.Sources, before.ClientKeys
 		} else {
-			if t.fault != "" {
-				d.cfg.Log.Error("a tenant's limits are none, and it has none", "tenant", t.Slug, "plan", t.Plan, "error", t.fault)
-			}
 			t.schemes = prepare(t, issuers, d.cfg.Log)
 		}
 		s.byID[t.ID], s.bySlug[t.Slug] = t, t
@@ -216,32 +220,12 @@ func (d *Directory) load(ctx context.Context, last *snapshot) (*snapshot, error)
 	return s, nil
 }
 
-// same says whether a tenant is still as it was when it was prepared.
-func (t *Tenant) same(loaded *Tenant, issuers map[uuid.UUID]*jwt.Source) bool {
-	if t == nil {
-		return false
-	}
-	before, now := *t, *loaded
-	before.schemes, now.schemes = nil, nil
-	before.Domains, now.Domains = unchecked(t.Domains), unchecked(loaded.Domains)
-	if !reflect.DeepEqual(&before, &now) {
-		return false
-	}
-	for _, s := range t.schemes.byIssuer {
-		if s.issuer != issuers[s.ID] {
-			return false
-		}
-	}
-	return t.schemes.anyIssuer == nil || t.schemes.anyIssuer.issuer == issuers[t.schemes.anyIssuer.ID]
-}
-
-// unchecked are the domains without when they were checked, which is nothing to a request.
-func unchecked(domains []Domain) []Domain {
-	domains = slices.Clone(domains)
-	for i := range domains {
-		domains[i].CheckedAt = time.Time{}
-	}
-	return domains
+// provesAs says whether the tenant's schemes are also those of the tenant as it is loaded now: whether all is as it
+// was that [prepare] makes them of. What an [Authenticator] asks of the tenant itself at each request, as the state of
+// its gate, is not in them.
+func (t *Tenant) provesAs(loaded *Tenant, issuers map[uuid.UUID]*jwt.Source) bool {
+	return t.ID == loaded.ID && reflect.DeepEqual(t.Sources, loaded.Sources) && reflect.DeepEqual(t.ClientKeys, loaded.ClientKeys) &&
+		!slices.ContainsFunc(t.schemes.tokens, func(s *tokenSource) bool { return s.issuer != issuers[s.ID] })
 }
 
 // All are all tenants, in the order of their slugs; none before the directory is loaded.
@@ -273,11 +257,9 @@ type Issuer struct {
 // Issuers are all key sets at URLs that this directory keeps.
 func (d *Directory) Issuers() (all []Issuer) {
 	for _, t := range d.All() {
-		for _, set := range []map[string]*tokenSource{t.schemes.byIssuer, {"": t.schemes.anyIssuer}} {
-			for _, s := range set {
-				if s != nil && s.issuer != nil {
-					all = append(all, Issuer{t.ID, s.ID, s.Name, s.issuer.Status()})
-				}
+		for _, s := range t.schemes.tokens {
+			if s.issuer != nil {
+				all = append(all, Issuer{t.ID, s.ID, s.Name, s.issuer.Status()})
 			}
 		}
 	}

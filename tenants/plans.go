@@ -1,10 +1,12 @@
 package tenants
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
@@ -31,21 +33,50 @@ func (s *Service) Plan(ctx context.Context, name string) (quota.Values, error) {
 	return limits, nil
 }
 
-// SavePlan makes or changes a plan, which must say every limit, in bounds, together with what its tenants have of
-// their own. Limits may be below what is in use: see [quota.Ceilings.Decide]. It fails with [ErrNoActor] or an
+// ChangedPlan is a plan before, nil where it is new, and after [Service.SavePlan], if these are all plans. It fails with
+// an [*InvalidError].
+func ChangedPlan(plans map[string]quota.Values, name, from string, changes quota.Values) (before, after quota.Values, err error) {
+	before, exists := plans[name]
+	if exists {
+		if from != "" {
+			return nil, nil, &InvalidError{"from", fmt.Sprintf("is for a new plan, and there is a plan %s", name)}
+		}
+		after = maps.Clone(before)
+	} else {
+		from = cmp.Or(from, DefaultPlan)
+		if reason := checkLabel(from); reason != "" {
+			return nil, nil, &InvalidError{"from", reason}
+		}
+		if plans[from] == nil {
+			return nil, nil, &InvalidError{"from", "there is no plan " + from}
+		}
+		after = maps.Clone(plans[from])
+	}
+	maps.Copy(after, changes)
+	return before, after, nil
+}
+
+// SavePlan makes a plan of the limits of another one, DefaultPlan where from is empty, or changes the one of this name,
+// for which from must be empty; but for the changes. Limits that are not among those are as they are when the change is
+// made, whoever changes them at the same time. All must be there and in bounds, together with what the plan's tenants
+// have of their own. They may be below what is in use: see [quota.Ceilings.Decide]. It fails with [ErrNoActor] or an
 // [*InvalidError] that names the limit.
-func (s *Service) SavePlan(ctx context.Context, actor Actor, name string, limits quota.Values) error {
+func (s *Service) SavePlan(ctx context.Context, actor Actor, name, from string, changes quota.Values) error {
 	if reason := checkLabel(name); reason != "" {
 		return &InvalidError{"plan", reason}
 	}
-	if _, err := quota.Effective(limits, nil); err != nil {
-		return limitError(err)
-	}
-	text, err := json.Marshal(limits)
-	if err != nil {
-		return err
-	}
-	return s.changePlan(ctx, actor, "plan.save", name, func(tx pgx.Tx) error {
+	return s.changePlan(ctx, actor, "plan.save", name, func(tx pgx.Tx, plans map[string]quota.Values) error {
+		_, limits, err := ChangedPlan(plans, name, from, changes)
+		if err != nil {
+			return err
+		}
+		if _, err := quota.Effective(limits, nil); err != nil {
+			return limitError(err)
+		}
+		text, err := json.Marshal(limits)
+		if err != nil {
+			return err
+		}
 		all, err := load(ctx, tx, nil)
 		if err != nil {
 			return err
@@ -64,7 +95,7 @@ func (s *Service) DeletePlan(ctx context.Context, actor Actor, name string) erro
 	if name == DefaultPlan {
 		return &InvalidError{"plan", "is the one that new tenants get"}
 	}
-	err := s.changePlan(ctx, actor, "plan.delete", name, func(tx pgx.Tx) error {
+	err := s.changePlan(ctx, actor, "plan.delete", name, func(tx pgx.Tx, _ map[string]quota.Values) error {
 		n, err := dbgen.New().DeletePlan(ctx, tx, name)
 		if err == nil && n == 0 {
 			err = noPlan(name)
@@ -79,8 +110,10 @@ func (s *Service) DeletePlan(ctx context.Context, actor Actor, name string) erro
 
 func noPlan(name string) error { return fmt.Errorf("%w: there is no plan %.80q", errNoSuch, name) }
 
-// changePlan is [Service.change] for plans.
-func (s *Service) changePlan(ctx context.Context, actor Actor, action, name string, apply func(tx pgx.Tx) error) error {
+// changePlan is [Service.change] for plans, of which apply gets those before.
+func (s *Service) changePlan(
+	ctx context.Context, actor Actor, action, name string, apply func(tx pgx.Tx, plans map[string]quota.Values) error,
+) error {
 	if err := actor.authorize(); err != nil {
 		return err
 	}
@@ -92,7 +125,7 @@ func (s *Service) changePlan(ctx context.Context, actor Actor, action, name stri
 		if err != nil {
 			return err
 		}
-		if err := apply(tx); err != nil {
+		if err := apply(tx, before); err != nil {
 			return err
 		}
 		after, err := loadPlans(ctx, tx)

@@ -12,9 +12,11 @@ import (
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
 
-// schemes is a tenant's credential sources as an [Authenticator] asks them.
+// schemes is a tenant's credential sources as an [Authenticator] asks them. They are one tenant's, and never changed:
+// where they would be others, there are new ones, and what was verified by the old ones is void.
 type schemes struct {
 	signature  *Source
+	tokens     []*tokenSource          // all of the next three
 	byIssuer   map[string]*tokenSource // those that are told by iss
 	byKeyID    map[string]*tokenSource // those that are told by kid
 	anyIssuer  *tokenSource            // the one that takes every token, or nil
@@ -67,6 +69,7 @@ func prepare(t *Tenant, issuers map[uuid.UUID]*jwt.Source, log *slog.Logger) *sc
 			}
 			s.keys = jwt.NewSet(keys)
 		}
+		v.tokens = append(v.tokens, s)
 		switch {
 		case src.Rules.Issuer != nil:
 			v.byIssuer[*src.Rules.Issuer] = s

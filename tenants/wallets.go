@@ -2,8 +2,10 @@ package tenants
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/google/uuid"
@@ -30,31 +32,67 @@ type WalletInfo struct {
 	Bytes       int64 // of keys and values
 }
 
-// wallet is the one that a source's subject names.
-func (t *Tenant) wallet(source, subject string) (storage.WalletID, *Source, error) {
-	src := named(t.Sources, source)
-	if src == nil {
-		src = named(t.Removed, source)
-	}
-	if src == nil {
-		return storage.WalletID{}, nil, noSource(source)
-	}
-	if _, err := storage.NewKeyspace(Caller{t, src, subject}.Owner(), ""); err != nil {
-		return storage.WalletID{}, nil, &InvalidError{"subject", err.Error()}
-	}
-	return Caller{t, src, subject}.Owner().Wallet(), src, nil
+// SubjectError is what is wrong with one of several subjects. It is an [*InvalidError] too.
+type SubjectError struct {
+	Number int // of the subject, from 1
+	Reason string
 }
 
-// Wallet is the wallet of a source's subject. It fails with [ErrNotFound] or an [*InvalidError].
+func (e *SubjectError) Error() string { return e.Unwrap().Error() }
+
+func (e *SubjectError) Unwrap() error {
+	return &InvalidError{"subject", fmt.Sprintf("number %d: %s", e.Number, e.Reason)}
+}
+
+// everSource is the tenant's source of this name, also if it was removed. It fails with [ErrNotFound].
+func (t *Tenant) everSource(name string) (*Source, error) {
+	if src := named(t.Sources, name); src != nil {
+		return src, nil
+	}
+	if src := named(t.Removed, name); src != nil {
+		return src, nil
+	}
+	return nil, noSource(name)
+}
+
+// wallet is who a source's subject names, in the form that credentials of the source have it. What no credential could
+// name is said with an [*InvalidError]: on a list it would let nobody in, and nobody would know why.
+func (t *Tenant) wallet(src *Source, subject string) (storage.Owner, error) {
+	if src.Kind == Signature || src.Kind == LNURL {
+		given := subject
+		subject = strings.ToLower(strings.TrimSpace(given))
+		if key, err := hex.DecodeString(subject); err != nil || len(key) != keySize || key[0] != 2 && key[0] != 3 {
+			return storage.Owner{}, &InvalidError{"subject", fmt.Sprintf("source %s names its wallets by public keys of %d hex digits that begin with 02 or 03, which %.80q is not", src.Name, 2*keySize, given)}
+		}
+	}
+	owner := Caller{t, src, subject}.Owner()
+	if _, err := storage.NewKeyspace(owner, ""); err != nil {
+		return storage.Owner{}, &InvalidError{"subject", err.Error()}
+	}
+	return owner, nil
+}
+
+// walletOf is wallet for the source of this name.
+func (t *Tenant) walletOf(source, subject string) (storage.Owner, error) {
+	src, err := t.everSource(source)
+	if err != nil {
+		return storage.Owner{}, err
+	}
+	return t.wallet(src, subject)
+}
+
+// Wallet is the wallet of a source's subject; hex may be of either case. It fails with [ErrNotFound] or an
+// [*InvalidError].
 func (s *Service) Wallet(ctx context.Context, slug, source, subject string) (*WalletInfo, error) {
 	t, err := s.Get(ctx, slug)
 	if err != nil {
 		return nil, err
 	}
-	id, _, err := t.wallet(source, subject)
+	owner, err := t.walletOf(source, subject)
 	if err != nil {
 		return nil, err
 	}
+	id := owner.Wallet()
 	row, err := dbgen.New().ShowWallet(ctx, s.pool, dbgen.ShowWalletParams{Wallet: uuid.UUID(id), TenantID: t.ID})
 	if errors.Is(err, pgx.ErrNoRows) {
 		return nil, noWallet(source)
@@ -63,7 +101,7 @@ func (s *Service) Wallet(ctx context.Context, slug, source, subject string) (*Wa
 		return nil, err
 	}
 	return &WalletInfo{
-		ID: id, Source: source, Subject: subject, Blocked: row.Blocked, EnrolledAt: row.EnrolledAt,
+		ID: id, Source: source, Subject: owner.Subject, Blocked: row.Blocked, EnrolledAt: row.EnrolledAt,
 		LastWritten: row.LastWrittenAt, Stores: row.Stores, Objects: row.Objects, Bytes: row.Bytes,
 	}, nil
 }
@@ -72,21 +110,25 @@ func noWallet(source string) error {
 	return fmt.Errorf("%w: no wallet of source %s has this subject", errNoSuch, source)
 }
 
-// BlockWallet keeps a wallet from writing, or ends that; it reads on. It holds from the next write on. It fails with
-// [ErrNoActor], [ErrNotFound] or an [*InvalidError].
+// BlockWallet keeps a wallet from writing, or ends that; it reads on. It holds from the next write on. Where it is so
+// already it changes nothing, and is not audited. It fails with [ErrNoActor], [ErrNotFound] or an [*InvalidError].
 func (s *Service) BlockWallet(ctx context.Context, actor Actor, slug, source, subject string, block bool) error {
 	_, err := s.changeTenant(ctx, actor, "wallet.block", slug, func(tx pgx.Tx, t *Tenant) error {
-		id, _, err := t.wallet(source, subject)
+		owner, err := t.walletOf(source, subject)
 		if err != nil {
 			return err
 		}
+		id := owner.Wallet()
 		q := dbgen.New()
-		n, err := q.BlockWallet(ctx, tx, dbgen.BlockWalletParams{Wallet: uuid.UUID(id), TenantID: t.ID, Blocked: block})
-		if err != nil {
+		blocked, err := q.LockWallet(ctx, tx, dbgen.LockWalletParams{Wallet: uuid.UUID(id), TenantID: t.ID})
+		if errors.Is(err, pgx.ErrNoRows) {
+			return noWallet(source)
+		}
+		if err != nil || blocked == block {
 			return err
 		}
-		if n == 0 {
-			return noWallet(source)
+		if err := q.BlockWallet(ctx, tx, dbgen.BlockWalletParams{Wallet: uuid.UUID(id), TenantID: t.ID, Blocked: block}); err != nil {
+			return err
 		}
 		if err := q.BlockStores(ctx, tx, dbgen.BlockStoresParams{Wallet: uuid.UUID(id), Blocked: block}); err != nil {
 			return err
@@ -97,27 +139,30 @@ func (s *Service) BlockWallet(ctx context.Context, actor Actor, slug, source, su
 }
 
 // ListWallets puts subjects of a source on the list of wallets that may enrol, or takes them off, and says how many
-// that changed. It fails with [ErrNoActor], [ErrNotFound] or an [*InvalidError].
+// that changed. It fails with [ErrNoActor], [ErrNotFound] or an [*InvalidError], for the first subject that the source
+// cannot name a wallet by with a [*SubjectError]; then none is.
 func (s *Service) ListWallets(ctx context.Context, actor Actor, slug, source string, subjects []string, listed bool) (changed int64, err error) {
 	if len(subjects) > maxListed {
 		return 0, &InvalidError{"subjects", fmt.Sprintf("are more than %d: give them in parts", maxListed)}
 	}
 	_, err = s.changeTenant(ctx, actor, "wallet.list", slug, func(tx pgx.Tx, t *Tenant) error {
-		ids := make([]uuid.UUID, len(subjects))
-		namespace := ""
-		for i, subject := range subjects {
-			id, src, err := t.wallet(source, subject)
-			if err != nil {
-				return fmt.Errorf("subject %d: %w", i+1, err)
-			}
-			ids[i], namespace = uuid.UUID(id), src.Namespace
+		src, err := t.everSource(source)
+		if err != nil || len(subjects) == 0 {
+			return err
 		}
-		if len(ids) == 0 {
-			return nil
+		ids, names := make([]uuid.UUID, len(subjects)), make([]string, len(subjects))
+		for i, subject := range subjects {
+			owner, err := t.wallet(src, subject)
+			if e, ok := errors.AsType[*InvalidError](err); ok {
+				return &SubjectError{i + 1, e.Reason}
+			} else if err != nil {
+				return err
+			}
+			ids[i], names[i] = uuid.UUID(owner.Wallet()), owner.Subject
 		}
 		q := dbgen.New()
 		if listed {
-			changed, err = q.ListWallets(ctx, tx, dbgen.ListWalletsParams{Wallets: ids, TenantID: t.ID, Namespace: namespace, Subjects: subjects})
+			changed, err = q.ListWallets(ctx, tx, dbgen.ListWalletsParams{Wallets: ids, TenantID: t.ID, Namespace: src.Namespace, Subjects: names})
 		} else {
 			changed, err = q.UnlistWallets(ctx, tx, dbgen.UnlistWalletsParams{TenantID: t.ID, Wallets: ids})
 		}

@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/jackc/pgx/v5"
@@ -17,6 +18,7 @@ import (
 
 	"github.com/vss-cloud/vss-cloud/api/client"
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
+	"github.com/vss-cloud/vss-cloud/db/dbgen"
 	"github.com/vss-cloud/vss-cloud/db/embedded"
 	"github.com/vss-cloud/vss-cloud/quota"
 )
@@ -26,6 +28,7 @@ func TestTheOperatorLimitsTenants(t *testing.T) {
 	t.Parallel()
 	s := newShell(t)
 	p := s.dev()
+	plansChangedAtOnce(t, s)
 	for name, part := range map[string]func(*testing.T, *shell, string, string){
 		"plans":     plans,
 		"own":       ownLimits,
@@ -79,6 +82,44 @@ func (s *shell) sql(statement string, args ...any) {
 	if _, err := conn.Exec(s.t.Context(), statement, args...); err != nil {
 		s.t.Fatal(err)
 	}
+}
+
+// plansChangedAtOnce has the platform for itself.
+func plansChangedAtOnce(t *testing.T, s *shell) {
+	s.want(0, "", "plan", "set", "shared")
+	conn, err := pgx.Connect(t.Context(), embedded.URL(s.dataDir, databaseName))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close(t.Context())
+	hold, err := conn.Begin(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dbgen.New().LockControlPlane(t.Context(), hold); err != nil {
+		t.Fatal(err)
+	}
+	var running sync.WaitGroup
+	for _, change := range []string{"wallets=11", "objects_per_store=12"} {
+		running.Go(func() {
+			if code, _, stderr := s.run("plan", "set", "shared", change); code != 0 {
+				t.Errorf("plan set shared %s: exit code %d, %s", change, code, stderr)
+			}
+		})
+	}
+	eventually(t, func() bool { // both have read the plan that each of them changes
+		var n int
+		if err := conn.QueryRow(t.Context(), "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted").Scan(&n); err != nil {
+			t.Fatal(err)
+		}
+		return n == 2
+	})
+	if err := hold.Rollback(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	running.Wait()
+	s.want(0, `(?s)wallets +11\n.*objects_per_store +12\n`, "plan", "show", "shared")
+	s.want(0, "", "plan", "delete", "shared")
 }
 
 func plans(t *testing.T, s *shell, tenant, _ string) {
@@ -275,6 +316,7 @@ func enrolment(t *testing.T, s *shell, tenant, base string) {
 	other.want(5, "takes no new one", "put", "k", "v", "--url", base)
 	s.with("\n \n").want(2, "subjects: there are none", "wallet", "allow", tenant, "signature", "-")
 	s.with(subject+"\nuser 2\n").want(2, "line 2: subject: source signature names its wallets by public keys", "wallet", "allow", tenant, "signature", "-")
+	s.with("\n"+subject+"\n\nuser 2").want(2, `line 4: subject: .*66 hex digits that begin with 02 or 03, which "user 2" is not`, "wallet", "disallow", tenant, "signature", "-")
 	s.with(subject).want(3, "no source", "wallet", "allow", tenant, "none", "-")
 	s.want(1, "no such file", "wallet", "allow", tenant, "signature", file+".none")
 	i := newIssuer(t, "k")

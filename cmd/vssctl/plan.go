@@ -1,7 +1,6 @@
 package main
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -67,14 +66,16 @@ type planSetCmd struct {
 }
 
 func (c planSetCmd) Run(ctx context.Context, out output) error {
-	changes, err := parseLimits(c.Limits)
+	limits, err := parseLimits(c.Limits)
 	if err != nil {
 		return err
 	}
-	for name, value := range changes {
+	changes := quota.Values{}
+	for name, value := range limits {
 		if value == nil {
 			return &tenants.InvalidError{Field: name, Reason: "a plan has every limit: give a number"}
 		}
+		changes[name] = *value
 	}
 	var question string
 	if err := c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
@@ -89,49 +90,25 @@ func (c planSetCmd) Run(ctx context.Context, out output) error {
 		}
 	}
 	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
-		_, after, err := c.change(ctx, s, changes) // again: answering may have taken a while
-		if err != nil {
-			return err
-		}
-		if err := s.SavePlan(ctx, actor(), c.Name, after); err != nil {
+		if err := s.SavePlan(ctx, actor(), c.Name, c.From, changes); err != nil {
 			return err
 		}
 		return printPlan(ctx, out, s, c.Name)
 	})
 }
 
-// change is the plan before, nil if it is new, and after.
-func (c planSetCmd) change(ctx context.Context, s *tenants.Service, changes map[string]*int64) (before, after quota.Values, err error) {
+// question is what a change does to the tenants that have the plan; empty if none has.
+func (c planSetCmd) question(ctx context.Context, s *tenants.Service, changes quota.Values) (string, error) {
 	plans, err := s.Plans(ctx)
 	if err != nil {
-		return nil, nil, err
+		return "", err
 	}
-	before, exists := plans[c.Name]
-	switch {
-	case exists && c.From != "":
-		return nil, nil, &tenants.InvalidError{Field: "from", Reason: fmt.Sprintf("is for a new plan, and there is a plan %s", c.Name)}
-	case exists && len(changes) == 0:
-		return nil, nil, fmt.Errorf("%w: say which limits of plan %s are to be others, as in wallets=1000", errUsage, c.Name)
-	}
-	after = maps.Clone(before)
-	if !exists {
-		from := cmp.Or(c.From, tenants.DefaultPlan)
-		if plans[from] == nil {
-			return nil, nil, &tenants.InvalidError{Field: "from", Reason: fmt.Sprintf("there is no plan %s", printable(from))}
-		}
-		after = maps.Clone(plans[from])
-	}
-	for name, value := range changes {
-		after[name] = *value
-	}
-	return before, after, nil
-}
-
-// question is what a change does to the tenants that have the plan; empty if none has.
-func (c planSetCmd) question(ctx context.Context, s *tenants.Service, changes map[string]*int64) (string, error) {
-	before, after, err := c.change(ctx, s, changes)
+	before, after, err := tenants.ChangedPlan(plans, c.Name, c.From, changes)
 	if err != nil {
 		return "", err
+	}
+	if before != nil && len(changes) == 0 {
+		return "", fmt.Errorf("%w: say which limits of plan %s are to be others, as in wallets=1000", errUsage, c.Name)
 	}
 	having, err := havePlans(ctx, s)
 	if err != nil {

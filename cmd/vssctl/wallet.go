@@ -2,11 +2,10 @@ package main
 
 import (
 	"context"
-	"encoding/hex"
+	"errors"
 	"fmt"
 	"io"
 	"os"
-	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -33,9 +32,7 @@ type walletName struct {
 type walletShowCmd struct{ walletName }
 
 func (c walletShowCmd) Run(ctx context.Context, out output) error {
-	return c.withSubject(ctx, func(ctx context.Context, s *tenants.Service, subject string) error {
-		return c.print(ctx, out, s, subject)
-	})
+	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error { return c.print(ctx, out, s) })
 }
 
 type walletBlockCmd struct {
@@ -55,26 +52,11 @@ type walletUnblockCmd struct{ walletName }
 func (c walletUnblockCmd) Run(ctx context.Context, out output) error { return c.block(ctx, out, false) }
 
 func (n walletName) block(ctx context.Context, out output, block bool) error {
-	return n.withSubject(ctx, func(ctx context.Context, s *tenants.Service, subject string) error {
-		if err := s.BlockWallet(ctx, actor(), n.Tenant, n.Source, subject, block); err != nil {
-			return err
-		}
-		return n.print(ctx, out, s, subject)
-	})
-}
-
-// withSubject is with for the wallet's subject as its source has it.
-func (n walletName) withSubject(ctx context.Context, do func(context.Context, *tenants.Service, string) error) error {
 	return n.with(ctx, func(ctx context.Context, s *tenants.Service) error {
-		t, err := s.Get(ctx, n.Tenant)
-		if err != nil {
+		if err := s.BlockWallet(ctx, actor(), n.Tenant, n.Source, n.Subject, block); err != nil {
 			return err
 		}
-		subject, err := subjectOf(t, n.Source, n.Subject)
-		if err != nil {
-			return err
-		}
-		return do(ctx, s, subject)
+		return n.print(ctx, out, s)
 	})
 }
 
@@ -91,8 +73,8 @@ type walletView struct {
 	LastWritten time.Time `json:"last_written_at"`
 }
 
-func (n walletName) print(ctx context.Context, out output, s *tenants.Service, subject string) error {
-	i, err := s.Wallet(ctx, n.Tenant, n.Source, subject)
+func (n walletName) print(ctx context.Context, out output, s *tenants.Service) error {
+	i, err := s.Wallet(ctx, n.Tenant, n.Source, n.Subject)
 	if err != nil {
 		return err
 	}
@@ -144,11 +126,14 @@ func (l walletList) list(ctx context.Context, out output, listed bool) error {
 		if err != nil {
 			return err
 		}
-		subjects, err := readSubjects(t, l.Source, string(text))
-		if err != nil {
-			return err
+		subjects, lines := readSubjects(string(text))
+		if subjects == nil {
+			return &tenants.InvalidError{Field: "subjects", Reason: "there are none"}
 		}
 		changed, err := s.ListWallets(ctx, actor(), l.Tenant, l.Source, subjects, listed)
+		if e, ok := errors.AsType[*tenants.SubjectError](err); ok {
+			return fmt.Errorf("line %d: %w", lines[e.Number-1], &tenants.InvalidError{Field: "subject", Reason: e.Reason})
+		}
 		if err != nil {
 			return err
 		}
@@ -170,40 +155,14 @@ func (l walletList) list(ctx context.Context, out output, listed bool) error {
 	})
 }
 
-// keyDigits is how many a public key has as a subject.
-const keyDigits = 66
-
-// subjectOf is a subject as the tenant's source has it: what can be none of it would be on a list and let nobody in.
-func subjectOf(t *tenants.Tenant, source, subject string) (string, error) {
-	for _, src := range slices.Concat(t.Sources, t.Removed) {
-		if src.Name != source || src.Kind == tenants.JWT {
-			continue
-		}
-		subject = strings.ToLower(strings.TrimSpace(subject))
-		if _, err := hex.DecodeString(subject); err != nil || len(subject) != keyDigits {
-			return "", &tenants.InvalidError{Field: "subject", Reason: fmt.Sprintf("source %s names its wallets by public keys of %d hex digits, which %.80q is not", source, keyDigits, subject)}
-		}
-	}
-	return subject, nil
-}
-
-// readSubjects are the lines of a text that are not empty.
-func readSubjects(t *tenants.Tenant, source, text string) (subjects []string, err error) {
+// readSubjects are the lines of a text that are not empty, and their numbers.
+func readSubjects(text string) (subjects []string, lines []int) {
 	n := 0
 	for line := range strings.Lines(text) {
 		n++
-		line = strings.TrimSpace(line)
-		if line == "" {
-			continue
+		if line = strings.TrimSpace(line); line != "" {
+			subjects, lines = append(subjects, line), append(lines, n)
 		}
-		subject, err := subjectOf(t, source, line)
-		if err != nil {
-			return nil, fmt.Errorf("line %d: %w", n, err)
-		}
-		subjects = append(subjects, subject)
 	}
-	if subjects == nil {
-		return nil, &tenants.InvalidError{Field: "subjects", Reason: "there are none"}
-	}
-	return subjects, nil
+	return subjects, lines
 }

@@ -57,12 +57,13 @@ type BlockStoresParams struct {
 	Wallet  uuid.UUID
 }
 
+// After LockWallet, as a statement of its own: its snapshot has the stores that LockWallet waited for.
 func (q *Queries) BlockStores(ctx context.Context, db DBTX, arg BlockStoresParams) error {
 	_, err := db.Exec(ctx, BlockStores, arg.Blocked, arg.Wallet)
 	return err
 }
 
-const BlockWallet = `-- name: BlockWallet :execrows
+const BlockWallet = `-- name: BlockWallet :exec
 UPDATE wallets SET blocked = $1 WHERE wallet = $2 AND tenant_id = $3
 `
 
@@ -72,13 +73,10 @@ type BlockWalletParams struct {
 	TenantID uuid.UUID
 }
 
-// First the wallet's row, which keeps it from getting a store meanwhile.
-func (q *Queries) BlockWallet(ctx context.Context, db DBTX, arg BlockWalletParams) (int64, error) {
-	result, err := db.Exec(ctx, BlockWallet, arg.Blocked, arg.Wallet, arg.TenantID)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
+// After LockWallet.
+func (q *Queries) BlockWallet(ctx context.Context, db DBTX, arg BlockWalletParams) error {
+	_, err := db.Exec(ctx, BlockWallet, arg.Blocked, arg.Wallet, arg.TenantID)
+	return err
 }
 
 const ClientKeys = `-- name: ClientKeys :many
@@ -514,6 +512,24 @@ SELECT FROM tenants WHERE slug = $1 FOR NO KEY UPDATE
 func (q *Queries) LockTenant(ctx context.Context, db DBTX, slug string) error {
 	_, err := db.Exec(ctx, LockTenant, slug)
 	return err
+}
+
+const LockWallet = `-- name: LockWallet :one
+SELECT blocked FROM wallets WHERE wallet = $1 AND tenant_id = $2 FOR NO KEY UPDATE
+`
+
+type LockWalletParams struct {
+	Wallet   uuid.UUID
+	TenantID uuid.UUID
+}
+
+// Whether a wallet is blocked, which is then for this transaction to change. Waits for a store of it that is being
+// created (CreateStore), and keeps it from getting another one meanwhile.
+func (q *Queries) LockWallet(ctx context.Context, db DBTX, arg LockWalletParams) (bool, error) {
+	row := db.QueryRow(ctx, LockWallet, arg.Wallet, arg.TenantID)
+	var blocked bool
+	err := row.Scan(&blocked)
+	return blocked, err
 }
 
 const Plans = `-- name: Plans :many

@@ -65,11 +65,17 @@ SELECT w.*, (SELECT count(*) FROM stores s WHERE s.wallet = w.wallet)::bigint AS
        coalesce((SELECT max(s.last_written_at) FROM stores s WHERE s.wallet = w.wallet), w.enrolled_at)::timestamptz AS last_written_at
   FROM wallets w WHERE w.wallet = @wallet AND w.tenant_id = @tenant_id;
 
--- name: BlockWallet :execrows
--- First the wallet's row, which keeps it from getting a store meanwhile.
+-- name: LockWallet :one
+-- Whether a wallet is blocked, which is then for this transaction to change. Waits for a store of it that is being
+-- created (CreateStore), and keeps it from getting another one meanwhile.
+SELECT blocked FROM wallets WHERE wallet = @wallet AND tenant_id = @tenant_id FOR NO KEY UPDATE;
+
+-- name: BlockWallet :exec
+-- After LockWallet.
 UPDATE wallets SET blocked = @blocked WHERE wallet = @wallet AND tenant_id = @tenant_id;
 
 -- name: BlockStores :exec
+-- After LockWallet, as a statement of its own: its snapshot has the stores that LockWallet waited for.
 UPDATE stores SET blocked = @blocked WHERE wallet = @wallet;
 
 -- name: LockControlPlane :exec
