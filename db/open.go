@@ -46,6 +46,9 @@ var settings = map[string]string{
 	"jit":              "off",
 }
 
+// Pool is what [Open] makes, for those who hand it on and speak no SQL.
+type Pool = pgxpool.Pool
+
 // Open makes a pool of connections to the primary at url (a PostgreSQL URL or key-value string) under the
 // given role, which the login user must be a member of. It does not wait for a first connection: a service
 // starts, and says that it is not ready, while its database is down. The pool holds at most maxConns

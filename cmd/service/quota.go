@@ -11,11 +11,11 @@ import (
 	"time"
 
 	"github.com/google/uuid"
-	"github.com/jackc/pgx/v5/pgxpool"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/vss-cloud/vss-cloud/api"
+	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/quota"
 	"github.com/vss-cloud/vss-cloud/quota/record"
 	"github.com/vss-cloud/vss-cloud/storage"
@@ -25,7 +25,7 @@ import (
 
 // governor limits the calls of one instance, shares the store between tenants, and records what they do.
 type governor struct {
-	pool      *pgxpool.Pool // of the calls
+	pool      *db.Pool // of the calls
 	directory *tenants.Directory
 	limiter   *quota.Limiter
 	meter     *quota.Meter
@@ -38,7 +38,7 @@ type governor struct {
 }
 
 // newGovernor records over a pool of its own, so that instances do not count each other out when calls hold theirs.
-func newGovernor(pool, recordPool *pgxpool.Pool, directory *tenants.Directory, log *slog.Logger) *governor {
+func newGovernor(pool, recordPool *db.Pool, directory *tenants.Directory, log *slog.Logger) *governor {
 	g := &governor{
 		pool:      pool,
 		directory: directory,

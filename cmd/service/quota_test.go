@@ -15,7 +15,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/jackc/pgx/v5/pgxpool"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
 	"go.opentelemetry.io/otel/sdk/metric/metricdata"
 	"google.golang.org/protobuf/proto"
@@ -52,7 +51,7 @@ func newPlatform(t testing.TB, slugs ...string) *platform {
 	return p
 }
 
-func (p *platform) open(t testing.TB, url string, role db.Role, conns int32) *pgxpool.Pool {
+func (p *platform) open(t testing.TB, url string, role db.Role, conns int32) *db.Pool {
 	t.Helper()
 	pool, err := db.Open(t.Context(), url, role, conns)
 	check(t, err)
