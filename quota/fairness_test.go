@@ -123,6 +123,7 @@ func TestOneTenantAt50TimesItsLoadAtMostDoublesAnothersP99(t *testing.T) {
 		{name: "a large tenant and small ones", loads: []load{{100, 10 * ms}, {10, 10 * ms}, {1, 10 * ms}}},
 		{name: "slow writes", loads: []load{{5, 200 * ms}, {60, 10 * ms}, {60, 10 * ms}}},
 		{name: "few places", cfg: QueueConfig{Places: 4}, loads: []load{{20, 10 * ms}, {20, 10 * ms}, {20, 10 * ms}}},
+		{name: "a tenant of great weight", loads: []load{{100, 10 * ms}, {10, 10 * ms}, {10, 10 * ms}}, weights: map[int]int{0: 250 * OrdinaryWeight}},
 		{name: "a burst that the store can take", loads: []load{{10, 10 * ms}, {60, 10 * ms}, {60, 10 * ms}}, within: true},
 	}
 	for _, test := range tests {

@@ -65,6 +65,7 @@ func (l *Limiter) SetFleet(live int) { l.fleet.Store(&Fleet{Live: live, Read: l.
 type Call struct {
 	Tenant uuid.UUID
 	Wallet Key
+	From   netip.Addr // the client's
 	Kind   Kind
 	Limits *Limits       // the tenant's
 	Left   time.Duration // to the call's deadline
@@ -79,12 +80,17 @@ type Admission struct {
 
 // strangersRates are those of wallets that are not known, whatever their tenants' plans are: they share buckets. After
 // a restart all are strangers until they are found to be enrolled, and then a wallet reads all it has.
-var strangersRates = [kinds]Rate{Write: PerMinute(1200, 600), Read: PerMinute(60_000, fullRead), List: PerMinute(600, 600)}
+var strangersRates = [kinds]Rate{Write: PerMinute(1200, reserveKeys), Read: PerMinute(60_000, fullRead), List: PerMinute(600, fullRead/pageKeys)}
 
-// Admit asks the wallet's rate and then its tenant's: of strangers, whose keys anybody can make, another bucket of the
-// tenant, so that they take nothing from wallets that are known. A call that is refused by either takes from neither, so that
+// addressRates are those of strangers at one address. An address may be that of a whole mobile network, of whose wallets
+// each makes one call as a stranger.
+var addressRates = [kinds]Rate{Write: PerMinute(6000, 10_000), Read: PerMinute(60_000, fullRead), List: PerMinute(6000, fullRead/pageKeys)}
+
+// Admit asks the wallet's rate and then its tenant's: of strangers, whose keys anybody can make, their address's and then
+// another bucket of the tenant, so that they take nothing from wallets that are known, and who makes many from one place
+// takes little from other strangers. A call that is refused by any takes from none, so that
 // a wallet beyond its rate takes nothing from the others and an exhausted tenant puts no wallet into debt (but for
-// strangers, who share what they owe). A write may have to wait: the caller sleeps, and then does it.
+// strangers and addresses, who share what they owe). A write may have to wait: the caller sleeps, and then does it.
 func (l *Limiter) Admit(c Call) (a Admission) {
 	wall, now := l.clock()
 	patience := Patience(c.Kind, c.Left)
@@ -99,6 +105,11 @@ func (l *Limiter) Admit(c Call) (a Admission) {
 	tenants := l.tenants
 	if !a.Known {
 		tenants = l.strangers
+		v, _ := l.addresses.take(AddressKey(c.From), slot, addressRates[c.Kind], now, patience)
+		if !v.OK {
+			return Admission{Verdict: v, Reason: AddressRate}
+		}
+		a.Wait = max(a.Wait, v.Wait)
 	}
 	v := takeTenant(tenants, c.Tenant, slot, ofTenant, now, patience)
 	if !v.OK {
@@ -130,7 +141,7 @@ func (l *Limiter) Enrol(tenant uuid.UUID, from netip.Addr, limits *Limits) Admis
 	if v := takeTenant(l.tenants, tenant, enrolments, ofTenant, now, 0); !v.OK {
 		return Admission{Verdict: v, Reason: EnrolmentRate}
 	}
-	v, _ := l.addresses.take(AddressKey(from), enrolments, limits.AddressEnrolments.Rate().Split(n), now, 0)
+	v, _ := l.addresses.take(AddressKey(from).of(tenant), enrolments, limits.AddressEnrolments.Rate().Split(n), now, 0)
 	if !v.OK {
 		// One address must not use up what all have.
 		l.tenants.giveBack(Key(tenant), enrolments, ofTenant)

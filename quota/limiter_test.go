@@ -37,22 +37,23 @@ func admitted(n int, ask func() Admission) (ok int) {
 
 func TestAWalletBeyondItsRateTakesNothingFromItsTenant(t *testing.T) {
 	l, _ := limiter()
-	limits := effective(t, Values{"wallet_lists_burst": 5, "tenant_lists_burst": 20})
+	const burst = fullRead/pageKeys + 1
+	limits := effective(t, Values{"tenant_lists_burst": 4 * burst})
 	call := func(wallet int) func() Admission {
 		l.Know(nth(wallet))
 		return func() Admission {
 			return l.Admit(Call{Tenant: acme, Wallet: nth(wallet), Kind: List, Limits: limits})
 		}
 	}
-	if n := admitted(1000, call(1)); n != 5 {
-		t.Errorf("a burst of 5 let %d through", n)
+	if n := admitted(2*burst, call(1)); n != burst {
+		t.Errorf("a burst of %d let %d through", burst, n)
 	}
 	if a := call(1)(); a.Reason != WalletRate || a.RetryAfter != time.Second || !a.Known {
 		t.Errorf("the wallet beyond its rate gets %+v", a)
 	}
 	for wallet := 2; wallet <= 4; wallet++ {
-		if n := admitted(10, call(wallet)); n != 5 {
-			t.Errorf("wallet %d got %d of 5", wallet, n)
+		if n := admitted(2*burst, call(wallet)); n != burst {
+			t.Errorf("wallet %d got %d of %d", wallet, n, burst)
 		}
 	}
 	if a := call(5)(); a.Reason != TenantRate || a.OK {
@@ -62,25 +63,25 @@ func TestAWalletBeyondItsRateTakesNothingFromItsTenant(t *testing.T) {
 
 func TestAWalletOwesNothingForWhatItsTenantsRateRefused(t *testing.T) {
 	l, c := limiter()
-	limits := effective(t, Values{"tenant_lists_burst": 1, "tenant_lists_per_minute": 60, "wallet_lists_per_minute": 1})
+	limits := effective(t, Values{"tenant_writes_burst": 1, "tenant_writes_per_minute": 60, "wallet_writes_per_minute": 1})
 	l.Know(nth(1))
 	ask := func() Admission {
-		return l.Admit(Call{Tenant: acme, Wallet: nth(1), Kind: List, Limits: limits})
+		return l.Admit(Call{Tenant: acme, Wallet: nth(1), Kind: Write, Limits: limits})
 	}
-	if n := admitted(1000, ask); n != 1 {
+	if n := admitted(2*reserveKeys, ask); n != 1 {
 		t.Fatalf("the tenant's burst of 1 let %d through", n)
 	}
 	c.t = c.t.Add(time.Second) // the tenant's bucket is full again
 	if a := ask(); !a.OK {
-		t.Errorf("after 999 refusals by its tenant's rate the wallet gets %+v", a)
+		t.Errorf("after more refusals by its tenant's rate than it has in its burst the wallet gets %+v", a)
 	}
 }
 
 func TestAWalletIsAStrangerUntilItIsKnownAndOwesThenWhatItOwed(t *testing.T) {
 	l, _ := limiter()
-	limits := effective(t, Values{"wallet_lists_burst": 5})
+	limits := effective(t, nil)
 	ask := func() Admission {
-		return l.Admit(Call{Tenant: acme, Wallet: nth(1), Kind: List, Limits: limits})
+		return l.Admit(Call{Tenant: acme, Wallet: nth(1), Kind: Write, Limits: limits})
 	}
 	if a := ask(); !a.OK || a.Known {
 		t.Errorf("a wallet that nobody knows gets %+v", a)
@@ -89,8 +90,9 @@ func TestAWalletIsAStrangerUntilItIsKnownAndOwesThenWhatItOwed(t *testing.T) {
 	if a := ask(); !a.OK || !a.Known {
 		t.Errorf("one that is known gets %+v", a)
 	}
-	if n := admitted(10, ask); n != 3 {
-		t.Errorf("after 2 calls of a burst of 5 it could make %d", n)
+	limits = effective(t, Values{"tenant_writes_burst": 2 * reserveKeys})
+	if n := admitted(2*reserveKeys, ask); n != reserveKeys-2 {
+		t.Errorf("after 2 calls of a burst of %d it could make %d", reserveKeys, n)
 	}
 }
 
@@ -129,11 +131,11 @@ func TestTenantsTakeNothingFromEachOther(t *testing.T) {
 // CONTRACT section 5: "Rate limits first delay briefly ... then answer 429", but never a read.
 func TestAWriteBeyondItsBurstIsDelayedBrieflyAndThenRefusedAndAReadNeverWaits(t *testing.T) {
 	l, _ := limiter()
-	limits := effective(t, nil)
+	limits := effective(t, Values{"tenant_writes_burst": 2 * reserveKeys})
 	l.Know(nth(1))
 	call := Call{Tenant: acme, Wallet: nth(1), Kind: Write, Limits: limits, Left: 8 * time.Second}
-	if n := admitted(200, func() Admission { return l.Admit(call) }); n != 200 {
-		t.Fatalf("%d of a burst of 200", n)
+	if n := admitted(reserveKeys, func() Admission { return l.Admit(call) }); n != reserveKeys {
+		t.Fatalf("%d of a burst of %d", n, reserveKeys)
 	}
 	for n := range 10 { // 10 a second, and a second's patience
 		want := time.Duration(n+1) * 100 * time.Millisecond
@@ -292,6 +294,40 @@ func TestStrangersTakeNothingFromATenantsKnownWallets(t *testing.T) {
 	}
 }
 
+// Anybody can make any number of keys, but not of addresses.
+func TestAFloodOfStrangersFromOneAddressTakesLittleFromOtherStrangers(t *testing.T) {
+	l, _ := limiter()
+	limits := effective(t, Values{"tenant_writes_burst": 60_000})
+	call := func(wallet Key, from netip.Addr) Admission {
+		return l.Admit(Call{Tenant: acme, Wallet: wallet, From: from, Kind: Write, Limits: limits, Left: time.Second})
+	}
+	flood := netip.MustParseAddr("2001:db8::1")
+	for n := range 100_000 {
+		call(nth(1000+n), flood)
+	}
+	if a := call(nth(1), flood); a.OK || a.Reason != AddressRate {
+		t.Errorf("one stranger more at that address gets %+v", a)
+	}
+	if a := call(nth(1), home); !a.OK || a.Wait > 0 {
+		t.Errorf("a stranger at another address gets %+v", a)
+	}
+	l.Know(nth(2))
+	if a := call(nth(2), flood); !a.OK || a.Wait > 0 {
+		t.Errorf("a known wallet at that address gets %+v", a)
+	}
+}
+
+func TestTheNewWalletsOfOneTenantTakeNothingFromThoseOfAnotherAtTheirAddress(t *testing.T) {
+	l, _ := limiter()
+	limits := effective(t, Values{"address_enrolments_burst": 10})
+	if n := admitted(100, func() Admission { return l.Enrol(acme, home, limits) }); n != 10 {
+		t.Errorf("a burst of 10 let %d enrol", n)
+	}
+	if a := l.Enrol(bolt, home, limits); !a.OK {
+		t.Errorf("at another tenant the address gets %+v", a)
+	}
+}
+
 func TestAPlanOfAnotherTenantPutsNoStrangerIntoDebt(t *testing.T) {
 	l, _ := limiter()
 	slow := effective(t, Values{"wallet_writes_per_minute": 1, "tenant_writes_per_minute": 60_000_000, "tenant_writes_burst": 10_000_000})
@@ -300,7 +336,7 @@ func TestAPlanOfAnotherTenantPutsNoStrangerIntoDebt(t *testing.T) {
 	}
 	refused := 0
 	for n := range 1000 {
-		if !l.Admit(Call{Tenant: uuid.New(), Wallet: nth(1_000_000 + n), Kind: Write, Limits: effective(t, nil)}).OK {
+		if !l.Admit(Call{Tenant: uuid.New(), Wallet: nth(1_000_000 + n), From: home, Kind: Write, Limits: effective(t, nil)}).OK {
 			refused++
 		}
 	}

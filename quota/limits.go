@@ -147,10 +147,17 @@ func Effective(plan, tenant Values) (Limits, error) {
 // connection, so it would get one instance's share of what its plan promises. A wallet that does spread its
 // calls over n instances gets up to n times its rate, within the tenant's.
 //
-// A wallet that starts reads all it has, so the burst of reads is no smaller than the store's object count (CONTRACT
-// section 5). That is not known before the call is read, so it is the most that the limits let a store have, and at
-// least fullRead.
-func (l *Limits) WalletRate(k Kind) Rate { return l.rate(&l.Wallet, k) }
+// A wallet that starts reads all it has, so the burst of reads is no smaller than the store's object count, and that of
+// lists than the pages of it (CONTRACT section 5). That is not known before the call is read, so it is the most that
+// the limits let a store have, and at least fullRead. And what a store has a reserve for can be written at once: the
+// burst of writes is at least what a wallet of 40 channels writes until all of them are closed.
+func (l *Limits) WalletRate(k Kind) Rate {
+	r := l.rate(&l.Wallet, k)
+	if k == Write {
+		r = r.AtLeast(reserveKeys)
+	}
+	return r
+}
 
 // TenantRate is the rate of all the tenant's calls together, on one of n instances.
 func (l *Limits) TenantRate(k Kind, n int) Rate { return l.rate(&l.Tenant, k).Over(n) }
@@ -162,12 +169,18 @@ func (l *Limits) Weight() int {
 }
 
 func (l *Limits) rate(of *[kinds]Allowance, k Kind) Rate {
-	r := of[k].Rate()
-	if k == Read {
-		r = r.AtLeast(max(fullRead, l.ceiling(l.ObjectsPerStore, reserveKeys).Last))
+	r, objects := of[k].Rate(), max(fullRead, l.ceiling(l.ObjectsPerStore, reserveKeys).Last)
+	switch k {
+	case Read:
+		r = r.AtLeast(objects)
+	case List:
+		r = r.AtLeast(objects/pageKeys + 1)
 	}
 	return r
 }
 
 // fullRead is how many objects any store is taken to have: a limit that was lowered says nothing of what is there.
 const fullRead = 1_000_000
+
+// pageKeys is how many keys a page of a list has (CONTRACT section 2).
+const pageKeys = 100

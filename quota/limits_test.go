@@ -160,7 +160,7 @@ func TestAReadBurstIsNeverSmallerThanTheStoresObjectCount(t *testing.T) {
 		}
 	}
 	l := effective(t, nil)
-	if r := l.WalletRate(Write); r != (Rate{100 * time.Millisecond, 200}) {
+	if r := l.WalletRate(Write); r != (Rate{100 * time.Millisecond, reserveKeys}) {
 		t.Errorf("the rate of writes is %+v", r)
 	}
 }

@@ -26,7 +26,7 @@ type QueueConfig struct {
 	Places int
 
 	// WritePlaces is how many of them may be writes, which wait for locks and for a standby that may be gone;
-	// 0: three quarters.
+	// 0: three quarters, which is how many may be reads and lists.
 	WritePlaces int
 
 	// Depth is how many writes of one tenant's known wallets may wait, and how many of its strangers', and as many
@@ -138,7 +138,7 @@ func NewQueue(cfg QueueConfig) *Queue {
 		cfg.Now = time.Now
 	}
 	q := &Queue{cfg: cfg}
-	for i, places := range []int{cfg.Places, min(cfg.WritePlaces, cfg.Places)} {
+	for i, places := range []int{max(cfg.Places*3/4, 1), min(cfg.WritePlaces, cfg.Places)} {
 		q.lanes[i] = lane{places: places, lines: map[uuid.UUID]*line{}, levels: make([]list.List, places*OrdinaryWeight+1)}
 	}
 	return q
@@ -341,8 +341,8 @@ func (in *line) first() *ticket {
 	return e.Value.(*ticket)
 }
 
-// turns is how many places a line gets in turn with its equals.
-func (in *line) turns() int { return max(in.weight/OrdinaryWeight, 1) }
+// turns is how many places a line gets in turn with its equals: few, as who holds nothing waits for as long.
+func (in *line) turns() int { return min(max(in.weight/OrdinaryWeight, 1), 4) }
 
 // expire drops those at the head of a part of a line whose deadline has passed: they must not be executed (CONTRACT
 // section 3). Those behind them are dropped when they are at the head.

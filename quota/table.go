@@ -6,6 +6,8 @@ import (
 	"sync"
 	"sync/atomic"
 	"time"
+
+	"github.com/google/uuid"
 )
 
 // Table keeps the buckets of any number of keys in memory that never grows.
@@ -72,6 +74,14 @@ func AddressKey(a netip.Addr) Key {
 		clear(key[8:])
 	}
 	return key
+}
+
+// of is the key of an address at a tenant.
+func (k Key) of(tenant uuid.UUID) Key {
+	for i := range k {
+		k[i] ^= tenant[i]
+	}
+	return k
 }
 
 // NewTable makes a table with places for at least so many keys, and at least so many cells in each of the 4

@@ -136,6 +136,9 @@ func (s *Store) put(ctx context.Context, ks storage.Keyspace, batch storage.Batc
 			return result{}, err
 		}
 		got := results[0]
+		if got.outcome == absent && create && len(batch.Deletes) > 0 && len(batch.Writes) == 0 && batch.GlobalVersion == nil {
+			got.outcome = conflict // there is nothing to delete, and that begins no store
+		}
 		if got.outcome == busy || got.outcome == absent && create {
 			if got, err = s.alone(ctx, w, got.outcome == absent); err != nil {
 				return result{}, err
@@ -313,8 +316,8 @@ func (s *Store) alone(ctx context.Context, w *write, first bool) (result, error)
 
 // begins says whether a store may be that has never been written, and its wallet.
 func (s *Store) begins(ctx context.Context, w *write) error {
-	if w.limits.Begin == nil && w.limits.Stores == 0 || len(w.batch.Writes) == 0 && w.batch.GlobalVersion == nil {
-		return nil // deletes alone begin nothing: they are a conflict
+	if w.limits.Begin == nil && w.limits.Stores == 0 {
+		return nil
 	}
 	standing, err := s.queries.Standing(ctx, s.pool, dbgen.StandingParams{Wallet: uuid.UUID(w.ks.Wallet()), Store: uuid.UUID(w.ks.Store())})
 	switch {

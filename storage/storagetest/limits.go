@@ -156,6 +156,11 @@ func testLimits(t *testing.T, s *suite) {
 			t.Error("the refused wallet is on record")
 		}
 		c.wantDelete("a", -1)
+		_, err = c.putWithin(storage.Batch{Deletes: []storage.KeyVersion{item("a", -1)}}, l)
+		wantErr(t, storage.ErrConflict, err)
+		if c.recount().Known {
+			t.Error("a put of deletes alone enrolled a wallet")
+		}
 		_, err = c.get("a")
 		wantErr(t, storage.ErrNoSuchKey, err)
 		answer = nil

@@ -290,6 +290,9 @@ func (m *memory) Put(ctx context.Context, ks storage.Keyspace, b storage.Batch, 
 		})
 	}
 	err = m.write(ctx, ks, func(model *Model) (bool, error) {
+		if s.revision == 0 && len(b.Deletes) > 0 && len(b.Writes) == 0 && b.GlobalVersion == nil {
+			return false, storage.ErrConflict
+		}
 		newWallet, err := m.begins(s, l)
 		if err == nil && s.blocked && fault != "writes for the blocked" {
 			err = storage.ErrBlocked
