@@ -67,7 +67,7 @@ func (v *visitor) admit(ctx context.Context, kind quota.Kind) error {
 	}
 	deadline, _ := ctx.Deadline()
 	v.admitted = s.cfg.Quota.Limiter.Admit(quota.Call{
-		Tenant: v.tenant.ID, Wallet: quota.Key(v.wallet), Kind: kind, Limits: &v.tenant.Limits, Left: time.Until(deadline),
+		Tenant: v.tenant.ID, Wallet: quota.Key(v.wallet), From: v.from, Kind: kind, Limits: &v.tenant.Limits, Left: time.Until(deadline),
 	})
 	if !v.admitted.OK {
 		return &limited{v.admitted.Reason, v.admitted.RetryAfter}
