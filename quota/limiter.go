@@ -8,9 +8,12 @@ import (
 	"github.com/google/uuid"
 )
 
+// Wallets is how many known ones a [Limiter] remembers, unless it is told otherwise.
+const Wallets = 1 << 18
+
 // LimiterConfig says how much a [Limiter] remembers. The zero value is usable.
 type LimiterConfig struct {
-	// Wallets is how many known ones have buckets of their own; 0: 2^18, in 12 MiB. Around as many as are active
+	// Wallets is how many known ones have buckets of their own; 0: [Wallets], in 12 MiB. Around as many as are active
 	// within an hour is right; with fewer, those that were least recently used share (see [Table]).
 	Wallets int
 
@@ -37,7 +40,7 @@ type Limiter struct {
 // NewLimiter makes a limiter on which nobody owes anything.
 func NewLimiter(cfg LimiterConfig) *Limiter {
 	if cfg.Wallets == 0 {
-		cfg.Wallets = 1 << 18
+		cfg.Wallets = Wallets
 	}
 	if cfg.Tenants == 0 {
 		cfg.Tenants = 1 << 13

@@ -57,9 +57,29 @@ func newGovernor(pool, recordPool *db.Pool, directory *tenants.Directory, log *s
 // run records until the context ends.
 func (g *governor) run(ctx context.Context) {
 	var running sync.WaitGroup
+	running.Go(func() { g.meet(ctx) })
 	running.Go(func() { g.recorder.Run(ctx) })
 	running.Go(func() { g.tellOfTenants(ctx) })
 	running.Wait()
+}
+
+// meet makes known the wallets that were active last. They are enrolled, and to a limiter that has just been made they
+// are strangers: a wallet that is online makes no call but a monitor's write, which a flood of strangers must not refuse.
+func (g *governor) meet(ctx context.Context) {
+	for {
+		wallets, err := g.recorder.ActiveWallets(ctx, quota.Wallets)
+		if err == nil {
+			for _, w := range slices.Backward(wallets) { // the last ones stay, where there is no room for all
+				g.limiter.Know(w)
+			}
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(time.Second):
+		}
+	}
 }
 
 // quota is what the API asks and tells.

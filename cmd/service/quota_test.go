@@ -24,6 +24,8 @@ import (
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/db/dbtest"
+	"github.com/vss-cloud/vss-cloud/quota"
+	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/storage/postgres"
 	"github.com/vss-cloud/vss-cloud/tenants"
 )
@@ -64,6 +66,7 @@ type instance struct {
 	address  string
 	http     *http.Client
 	governor *governor // nil: it limits nothing
+	stop     func()
 }
 
 // start serves over so many connections to the database at url until the test ends.
@@ -95,11 +98,12 @@ func (p *platform) start(t testing.TB, url string, conns int32, governed bool) *
 			t.Error("Serve: ", err)
 		}
 	})
-	t.Cleanup(func() {
+	i.stop = sync.OnceFunc(func() {
 		i.http.CloseIdleConnections()
 		stop()
 		parts.Wait()
 	})
+	t.Cleanup(i.stop)
 	return i
 }
 
@@ -185,6 +189,32 @@ func TestAStoreThatCrossesItsSoftLineIsAnEventAndOneMoreWhenADeleteBringsItBack(
 		}
 	}
 	story("storage_soft raised, storage_hard raised, storage_hard ok, storage_soft ok")
+}
+
+// A wallet that is online when its server restarts makes no call but a monitor's write.
+func TestAnInstanceThatStartsKnowsTheWalletsThatWereActiveLast(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t, "acme")
+	w := newWallet(t, "acme", 1)
+	tenant, err := p.service.Get(t.Context(), "acme")
+	check(t, err)
+	key := quota.Key(storage.Owner{Tenant: tenant.ID, Namespace: tenant.Sources[0].Namespace, Subject: w.auth.Subject()}.Wallet())
+	first := p.start(t, p.url, 4, true)
+	if first.governor.limiter.Known(key) {
+		t.Error("a wallet that has never written is known")
+	}
+	if status, err := first.put(t.Context(), w, "s", "k", 10); status != 200 {
+		t.Fatalf("HTTP %d, %v", status, err)
+	}
+	first.stop() // and what it counted is stored
+	second := p.start(t, p.url, 4, true)
+	for range 1000 {
+		if second.governor.limiter.Known(key) {
+			return
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Error("a wallet that was active is a stranger to the next instance")
 }
 
 func TestWhatLimitsHaveInMemoryIsInTheMetrics(t *testing.T) {

@@ -13,6 +13,32 @@ import (
 	"github.com/jackc/pgx/v5/pgtype"
 )
 
+const ActiveWallets = `-- name: ActiveWallets :many
+SELECT wallet FROM active_wallets WHERE grain = 'day' ORDER BY start DESC LIMIT $1
+`
+
+// The wallets that were active last, for an instance that starts and knows none. One snapshot, no locks; plan: the end of
+// the days' range of the primary key, at most so many rows.
+func (q *Queries) ActiveWallets(ctx context.Context, db DBTX, most int32) ([]uuid.UUID, error) {
+	rows, err := db.Query(ctx, ActiveWallets, most)
+	if err != nil {
+		return nil, err
+	}
+	defer rows.Close()
+	var items []uuid.UUID
+	for rows.Next() {
+		var wallet uuid.UUID
+		if err := rows.Scan(&wallet); err != nil {
+			return nil, err
+		}
+		items = append(items, wallet)
+	}
+	if err := rows.Err(); err != nil {
+		return nil, err
+	}
+	return items, nil
+}
+
 const AwaitMaintenance = `-- name: AwaitMaintenance :exec
 SELECT pg_advisory_xact_lock(hashtextextended('vss-cloud usage', 0))
 `

@@ -191,6 +191,11 @@ SELECT tenant_id, kind, subject, state FROM event_states WHERE state <> 'ok' ORD
 -- name: Events :many
 SELECT * FROM events WHERE tenant_id = @tenant_id ORDER BY id DESC LIMIT @most;
 
+-- name: ActiveWallets :many
+-- The wallets that were active last, for an instance that starts and knows none. One snapshot, no locks; plan: the end of
+-- the days' range of the primary key, at most so many rows.
+SELECT wallet FROM active_wallets WHERE grain = 'day' ORDER BY start DESC LIMIT @most;
+
 -- name: UsageSince :many
 SELECT start, metric, value FROM usage
  WHERE tenant_id = @tenant_id AND grain = @grain AND start >= @since::timestamptz

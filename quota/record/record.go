@@ -122,6 +122,19 @@ func (r *Recorder) Totals(tenant uuid.UUID) (Totals, bool) {
 	return t, ok
 }
 
+// ActiveWallets are those that were active last, in the days for which it is kept who was: at most so many, the last
+// ones first.
+func (r *Recorder) ActiveWallets(ctx context.Context, most int32) (wallets []quota.Key, err error) {
+	err = within(ctx, readTimeout, func(ctx context.Context) error {
+		ids, err := dbgen.New().ActiveWallets(ctx, r.pool, most)
+		for _, id := range ids {
+			wallets = append(wallets, quota.Key(id))
+		}
+		return err
+	})
+	return wallets, err
+}
+
 // Measured is when what tenants have was last measured, as far as has been read; zero: never, or there is no tenant.
 func (r *Recorder) Measured() (last time.Time) {
 	for _, t := range *r.totals.Load() {
