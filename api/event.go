@@ -120,7 +120,7 @@ func newMetrics(s *Server) (*metrics, error) {
 	if _, err = meter.Int64ObservableGauge("vss.memory.in_flight", metric.WithUnit("By"),
 		metric.WithDescription("Memory that bodies and answers in flight are counted for."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			o.Observe(s.memory.used.Load())
+			o.Observe(s.memory.inFlight())
 			return nil
 		})); err != nil {
 		return nil, err

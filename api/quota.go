@@ -53,6 +53,7 @@ type visitor struct {
 	wallet   storage.WalletID
 	from     netip.Addr
 	admitted quota.Admission
+	memory   *share // of the call, once it is admitted
 }
 
 func (s *Server) visitor(caller tenants.Caller, from netip.Addr) *visitor {
@@ -83,12 +84,29 @@ func (v *visitor) admit(ctx context.Context, kind quota.Kind) error {
 	return nil
 }
 
+// hold makes the call's share of the memory the visitor's. Only a [quota.Limiter] knows of strangers, and each is one to
+// an instance that has just started: they are asked for before they are refused as such.
+func (v *visitor) hold(ctx context.Context, memory *share) {
+	v.memory = memory
+	memory.tenant = v.tenant.ID
+	memory.stranger = v.s.cfg.Quota.Limiter != nil && !v.admitted.Known
+	memory.enrolled = func() bool {
+		known, _, err := v.standing(ctx)
+		if err != nil || !known {
+			return false
+		}
+		v.known()
+		return true
+	}
+}
+
 // known notes that the wallet has been found to be enrolled.
 func (v *visitor) known() {
 	if l := v.s.cfg.Quota.Limiter; l != nil && !v.admitted.Known {
 		l.Know(quota.Key(v.wallet))
 	}
 	v.admitted.Known = true
+	v.memory.known()
 }
 
 // limits are those of a put.
