@@ -105,7 +105,11 @@ func call[T any, R request[T]](s *Server, name string, kind quota.Kind, do func(
 			}
 			reply := encode(m)
 			// Slow readers must not pile up answers. Never refuses a write that is done: its answer is empty.
-			return reply, held.fit(int64(len(reply)))
+			if err := held.fit(int64(len(reply))); err != nil {
+				return nil, err
+			}
+			e.active = e.active || !nothing(m)
+			return reply, nil
 		}()
 		if err != nil {
 			held.release() // nothing is kept of what was read
@@ -165,6 +169,7 @@ func (s *Server) deleteObject() http.HandlerFunc {
 		}
 		if written.Objects >= 0 {
 			sc.visitor.wrote(sc.keyspace.Store(), written)
+			sc.event.active = true
 		}
 		return &vsspb.DeleteObjectResponse{}, nil
 	})

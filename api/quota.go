@@ -235,18 +235,22 @@ func (s *Server) record(e *event, status int, sent int64) {
 	if s.cfg.Quota.Meter == nil || !ok || e.tenantID == (uuid.UUID{}) {
 		return
 	}
-	r := quota.Request{Tenant: e.tenantID, Operation: op, In: e.received, Out: sent, Enrolled: e.enrolled}
+	r := quota.Request{Tenant: e.tenantID, Operation: op, Known: e.active, Enrolled: e.enrolled}
 	if e.visitor != nil {
-		r.Wallet, r.Known = quota.Key(e.visitor.wallet), e.visitor.admitted.Known
+		r.Wallet = quota.Key(e.visitor.wallet)
 	}
 	r.Outcome, r.Reason = outcomeOf(e, status)
+	switch r.Outcome { // bytes are on the bill where the store was asked: anyone can send a tenant what is refused
+	case quota.Succeeded, quota.NotFound, quota.Conflicted:
+		r.In, r.Out = e.received, sent
+	}
 	s.cfg.Quota.Meter.Record(time.Now(), r)
 }
 
 // outcomeOf is how a call ended, for a bill.
 func outcomeOf(e *event, status int) (quota.Outcome, quota.Reason) {
 	switch {
-	case status < 400:
+	case e.succeeded(status):
 		return quota.Succeeded, quota.NoReason
 	case e.refused != quota.NoReason:
 		return quota.Refused, e.refused
