@@ -92,7 +92,7 @@ func call[T any, R request[T]](s *Server, name string, kind quota.Kind, do func(
 				return nil, context.Canceled
 			}
 			m, err := do(ctx, scope{ks, held, visitor, e}, req)
-			if errors.Is(err, storage.ErrNoSuchKey) || err == nil && nothing(m) {
+			if errors.Is(err, storage.ErrNoSuchKey) || errors.Is(err, storage.ErrConflict) || err == nil && nothing(m) {
 				if refusal := visitor.foundNothing(ctx); refusal != nil {
 					return nil, refusal
 				}

@@ -182,8 +182,8 @@ func (v *visitor) standing(ctx context.Context) (known, listed bool, err error) 
 	return known, listed, err
 }
 
-// foundNothing refuses a read that found nothing where the wallet is not known and may not enrol: to others an unknown
-// wallet looks like one that is empty (CONTRACT section 4).
+// foundNothing refuses a call that found nothing, or not what it expected, where the wallet is not known and may not enrol:
+// to others an unknown wallet looks like one that is empty (CONTRACT section 4).
 func (v *visitor) foundNothing(ctx context.Context) error {
 	if v.admitted.Known || v.tenant.Enrolment == tenants.EnrolmentOpen {
 		return nil

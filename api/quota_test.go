@@ -96,6 +96,12 @@ func (w *wallet) list(t testing.TB) *answer {
 	return w.call(t, "listKeyVersions", &vsspb.ListKeyVersionsRequest{StoreId: "s"})
 }
 
+// putDeletes is a put that only deletes, what is not there.
+func (w *wallet) putDeletes(t testing.TB) *answer {
+	t.Helper()
+	return w.call(t, "putObjects", &vsspb.PutObjectRequest{StoreId: "s", DeleteItems: []*vsspb.KeyValue{{Key: "absent", Version: -1}}})
+}
+
 func TestWhoMayEnrolAndWhatAnUnknownWalletSees(t *testing.T) {
 	t.Parallel()
 	g := govern(t)
@@ -110,6 +116,7 @@ func TestWhoMayEnrolAndWhatAnUnknownWalletSees(t *testing.T) {
 		w.list(t).want(t, 401, noAuth)
 		w.put(t, "k", "v").want(t, 401, noAuth)
 		w.delete(t, "k").want(t, 401, noAuth)
+		w.putDeletes(t).want(t, 401, noAuth)
 	}
 	wantEmpty := func(w *wallet) {
 		t.Helper()
@@ -118,6 +125,7 @@ func TestWhoMayEnrolAndWhatAnUnknownWalletSees(t *testing.T) {
 			t.Errorf("it has %q", keys)
 		}
 		w.delete(t, "k").wantOK(t, &vsspb.DeleteObjectResponse{})
+		w.putDeletes(t).want(t, 409, conflict)
 	}
 	wantEmpty(stranger) // open: whoever has never written is as if empty, and reading writes nothing
 	g.set(t, "acme", tenants.Change{Enrolment: ptr(tenants.EnrolmentClosed)})
@@ -125,6 +133,7 @@ func TestWhoMayEnrolAndWhatAnUnknownWalletSees(t *testing.T) {
 	wantUnknown(listed)
 	known.wantValue(t, "k", "v")
 	known.get(t, "absent").want(t, 404, noSuch)
+	known.putDeletes(t).want(t, 409, conflict)
 	known.in(t, "another store", "k", "v").wantDone(t)
 	g.set(t, "acme", tenants.Change{Enrolment: ptr(tenants.EnrolmentListed)})
 	wantUnknown(stranger)
@@ -136,6 +145,26 @@ func TestWhoMayEnrolAndWhatAnUnknownWalletSees(t *testing.T) {
 	listed.put(t, "k", "w").wantDone(t)
 	g.set(t, "acme", tenants.Change{Enrolment: ptr(tenants.EnrolmentOpen)})
 	stranger.put(t, "k", "v").wantDone(t)
+}
+
+// After a restart every wallet is a stranger.
+func TestAConflictAsksOnceWhetherItsWalletIsKnownAndOnlyWhereNobodyMayEnrol(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	p := start(t, over(always(func(context.Context) error { return storage.ErrConflict })),
+		knowing(func(storage.WalletID) bool { asked.Add(1); return true }))
+	w := p.wallet(t, "acme", 1)
+	w.put(t, "k", "v").want(t, 409, conflict)
+	if n := asked.Load(); n != 0 {
+		t.Errorf("asked %d times where anyone may enrol", n)
+	}
+	p.set(t, "acme", tenants.Change{Enrolment: ptr(tenants.EnrolmentClosed)})
+	for range 3 {
+		w.put(t, "k", "v").want(t, 409, conflict)
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
 }
 
 // What each state allows, over all calls (CONTRACT section 5).
