@@ -73,6 +73,7 @@ func call[T any, R request[T]](s *Server, name string, kind quota.Kind, do func(
 			if err := visitor.admit(ctx, kind); err != nil {
 				return nil, err
 			}
+			visitor.hold(ctx, held)
 			body, err := readBody(w, r, tenant.Limits.BodySize, held)
 			e.received = int64(len(body))
 			if err != nil {
@@ -91,7 +92,7 @@ func call[T any, R request[T]](s *Server, name string, kind quota.Kind, do func(
 				return nil, context.Canceled
 			}
 			m, err := do(ctx, scope{ks, held, visitor, e}, req)
-			if errors.Is(err, storage.ErrNoSuchKey) || err == nil && nothing(m) {
+			if errors.Is(err, storage.ErrNoSuchKey) || errors.Is(err, storage.ErrConflict) || err == nil && nothing(m) {
 				if refusal := visitor.foundNothing(ctx); refusal != nil {
 					return nil, refusal
 				}
@@ -104,7 +105,11 @@ func call[T any, R request[T]](s *Server, name string, kind quota.Kind, do func(
 			}
 			reply := encode(m)
 			// Slow readers must not pile up answers. Never refuses a write that is done: its answer is empty.
-			return reply, held.fit(int64(len(reply)))
+			if err := held.fit(int64(len(reply))); err != nil {
+				return nil, err
+			}
+			e.active = e.active || !nothing(m)
+			return reply, nil
 		}()
 		if err != nil {
 			held.release() // nothing is kept of what was read
@@ -117,7 +122,10 @@ func call[T any, R request[T]](s *Server, name string, kind quota.Kind, do func(
 
 func (s *Server) getObject() http.HandlerFunc {
 	return call(s, "getObject", quota.Read, func(ctx context.Context, sc scope, req *vsspb.GetObjectRequest) (proto.Message, error) {
-		o, err := s.cfg.Store.Get(ctx, sc.keyspace, req.GetKey(), sc.memory.fit)
+		o, err := s.cfg.Store.Get(ctx, sc.keyspace, req.GetKey(), func(size int64) error {
+			sc.visitor.known() // there is a value
+			return sc.memory.fit(size)
+		})
 		if err != nil {
 			return nil, err
 		}
@@ -161,6 +169,7 @@ func (s *Server) deleteObject() http.HandlerFunc {
 		}
 		if written.Objects >= 0 {
 			sc.visitor.wrote(sc.keyspace.Store(), written)
+			sc.event.active = true
 		}
 		return &vsspb.DeleteObjectResponse{}, nil
 	})
@@ -188,7 +197,8 @@ func (s *Server) listKeyVersions() http.HandlerFunc {
 	})
 }
 
-// readBody reads the whole body, at most limit bytes, on the call's share of the memory.
+// readBody reads the whole body, at most limit bytes, on the call's share of the memory. The share grows with what
+// has arrived: who announces a large body and sends none holds next to nothing.
 func readBody(w http.ResponseWriter, r *http.Request, limit int64, held *share) ([]byte, error) {
 	for _, encoding := range r.Header["Content-Encoding"] {
 		if encoding != "" && !strings.EqualFold(encoding, "identity") {
@@ -198,9 +208,13 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, held *share) 
 	if r.ContentLength > limit {
 		return nil, &tooLarge{limit}
 	}
-	size := r.ContentLength
-	if size < 0 {
-		size = 4 << 10 // chunked: unknown, grown as it comes
+	announced := r.ContentLength // chunked: -1
+	if err := held.wouldFit(announced); err != nil {
+		return nil, err // before it is sent
+	}
+	size := min(4<<10, limit)
+	if announced >= 0 {
+		size = min(size, announced)
 	}
 	if err := held.fit(size); err != nil {
 		return nil, err
@@ -209,11 +223,15 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, held *share) 
 	src := http.MaxBytesReader(w, r.Body, limit)
 	for {
 		if len(body) == cap(body) {
-			grown := min(int64(cap(body))*2, limit+1)
-			if err := held.fit(grown); err != nil {
+			arrived := int64(len(body))
+			size = min(2*arrived, limit)
+			if arrived < announced && arrived >= announced/4 {
+				size = announced // no more copying
+			}
+			if err := held.fit(size); err != nil {
 				return nil, err
 			}
-			body = append(make([]byte, 0, grown), body...)
+			body = append(make([]byte, 0, size+1), body...)
 		}
 		n, err := src.Read(body[len(body):cap(body)])
 		body = body[:len(body)+n]

@@ -30,6 +30,7 @@ type event struct {
 	visitor  *visitor     // the wallet, where it has one
 	refused  quota.Reason // for a limit
 	enrolled bool         // the wallet, by this call
+	active   bool         // the wallet wrote, or was answered with something that is there
 	refusal  string       // why a credential was refused, one of a fixed set
 	err      error        // of faults: never told to the client
 }
@@ -55,7 +56,7 @@ func (s *Server) finish(r *http.Request, ww middleware.WrapResponseWriter, e *ev
 		e.level = slog.LevelDebug // health checks
 	}
 	outcome := "ok"
-	if ww.Status() >= 400 || e.code != vsspb.ErrorCode_UNKNOWN { // a refused login has status 200
+	if !e.succeeded(ww.Status()) {
 		outcome = e.code.String()
 	}
 	if e.refused != quota.NoReason {
@@ -90,6 +91,12 @@ func (s *Server) finish(r *http.Request, ww middleware.WrapResponseWriter, e *ev
 	s.log.LogAttrs(r.Context(), e.level, "request", attrs...)
 }
 
+// succeeded says whether the request was answered with what it asked for. A refused login has status 200, and so has an
+// answer that was cut; one that was cut before it began has none.
+func (e *event) succeeded(status int) bool {
+	return status != 0 && status < 400 && e.code == vsspb.ErrorCode_UNKNOWN
+}
+
 type metrics struct {
 	calls       metric.Int64Counter
 	refusals    metric.Int64Counter
@@ -120,7 +127,7 @@ func newMetrics(s *Server) (*metrics, error) {
 	if _, err = meter.Int64ObservableGauge("vss.memory.in_flight", metric.WithUnit("By"),
 		metric.WithDescription("Memory that bodies and answers in flight are counted for."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			o.Observe(s.memory.used.Load())
+			o.Observe(s.memory.inFlight())
 			return nil
 		})); err != nil {
 		return nil, err

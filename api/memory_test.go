@@ -23,7 +23,9 @@ import (
 
 	"github.com/vss-cloud/vss-cloud/api"
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
+	"github.com/vss-cloud/vss-cloud/quota"
 	"github.com/vss-cloud/vss-cloud/storage"
+	"github.com/vss-cloud/vss-cloud/tenants"
 )
 
 func memory(bytes int64) func(*api.Config) {
@@ -37,7 +39,7 @@ func (p *platform) wantNoneInFlight(t testing.TB, after string) {
 	eventually(t, "no memory in flight after "+after, func() bool { return p.inFlight(t) == 0 })
 }
 
-func TestABodyIsCountedFromItsHeadersToItsAnswer(t *testing.T) {
+func TestABodyIsCountedFromItsFirstQuarterToItsAnswer(t *testing.T) {
 	t.Parallel()
 	p := start(t, memory(1<<20))
 	w := p.wallet(t, "acme", 1)
@@ -49,7 +51,9 @@ func TestABodyIsCountedFromItsHeadersToItsAnswer(t *testing.T) {
 	conn := p.dial(t)
 	body := encode(t, put(&vsspb.KeyValue{Key: "slow", Version: -1, Value: []byte(large)}))
 	conn.send(t, w.head(t, "putObjects", fmt.Sprint("Content-Length: ", len(body))))
-	eventually(t, "the upload is counted", func() bool { return p.inFlight(t) == 3*int64(len(body)) })
+	eventually(t, "the upload is counted", func() bool { return p.inFlight(t) == 3*4<<10 })
+	conn.send(t, string(body[:len(body)/2]))
+	eventually(t, "all of it is counted", func() bool { return p.inFlight(t) == 3*int64(len(body)) })
 
 	// Nothing else of its size fits: no body, however it is framed, and no answer.
 	w.put(t, "other", large).want(t, 503, internal)
@@ -63,7 +67,7 @@ func TestABodyIsCountedFromItsHeadersToItsAnswer(t *testing.T) {
 	w.get(t, "other").want(t, 404, noSuch)
 	w.call(t, "listKeyVersions", &vsspb.ListKeyVersionsRequest{StoreId: "s"}).wantOK(t, nil)
 
-	conn.send(t, string(body))
+	conn.send(t, string(body[len(body)/2:]))
 	conn.answer(t).wantDone(t)
 	p.wantNoneInFlight(t, "the upload")
 	w.put(t, "other", large).wantDone(t)
@@ -85,6 +89,128 @@ func TestAChunkedBodyIsCountedAsItGrows(t *testing.T) {
 	conn.send(t, strings.Repeat(chunk, 20)+"0\r\n\r\n") // which does not fit
 	conn.answer(t).want(t, 503, internal)
 	p.wantNoneInFlight(t, "it did not fit")
+}
+
+// knowing lets a platform tell known wallets from strangers, as after a start: it knows nobody. The function says which
+// wallets have written.
+func knowing(enrolled func(storage.WalletID) bool) func(*api.Config) {
+	return func(cfg *api.Config) {
+		cfg.Quota.Limiter = quota.NewLimiter(quota.LimiterConfig{})
+		cfg.Quota.Standing = func(_ context.Context, w storage.WalletID) (bool, bool, error) { return enrolled(w), false, nil }
+	}
+}
+
+func nobody(storage.WalletID) bool { return false }
+
+// upload begins a put of so many bytes, of which it sends a part.
+func (w *wallet) upload(t testing.TB, length, part int64) *wire {
+	t.Helper()
+	conn := w.dial(t)
+	conn.send(t, w.head(t, "putObjects", fmt.Sprint("Content-Length: ", length)))
+	_, err := io.Copy(conn.Conn, io.LimitReader(zeros{}, part))
+	check(t, err)
+	return conn
+}
+
+func TestUploadsThatStrangersAnnounceAndDoNotSendRefuseNobody(t *testing.T) {
+	t.Parallel()
+	p := start(t, over(fake{}), knowing(nobody))
+	p.create(t, "globex")
+	known := p.wallet(t, "acme", 1)
+	known.put(t, "k", "v").wantDone(t)
+	const uploads = 20
+	for i := range uploads {
+		p.wallet(t, "globex", byte(10+i)).upload(t, 104_300_000, 0)
+	}
+	eventually(t, "all are counted", func() bool { return p.inFlight(t) == uploads*3*4<<10 })
+	known.put(t, "k", strings.Repeat("v", 1<<20)).wantDone(t)
+	p.wallet(t, "globex", 1).put(t, "k", strings.Repeat("v", 1<<20)).wantDone(t) // nor another stranger
+	known.upload(t, 100<<20, 50<<20)
+	eventually(t, "a body of 100 MiB fits", func() bool { return p.inFlight(t) >= 300<<20 })
+}
+
+func TestStrangersWhoSendHalfOfWhatTheyAnnounceRefuseNoWalletThatIsKnown(t *testing.T) {
+	t.Parallel()
+	p := start(t, over(fake{}), knowing(nobody))
+	p.create(t, "globex")
+	known := p.wallet(t, "acme", 1)
+	known.put(t, "k", "v").wantDone(t)
+	p.wallet(t, "globex", 10).upload(t, 100<<20, 50<<20)
+	eventually(t, "a stranger holds all of a body", func() bool { return p.inFlight(t) == 300<<20 })
+	for i := range byte(3) {
+		p.wallet(t, "globex", 11+i).upload(t, 100<<20, 0).answer(t).want(t, 503, internal) // before any is sent
+	}
+	known.put(t, "k", strings.Repeat("v", 1<<20)).wantDone(t)
+	known.upload(t, 100<<20, 50<<20)
+	eventually(t, "a body of 100 MiB fits beside it", func() bool { return p.inFlight(t) == 600<<20 })
+	p.wallet(t, "globex", 20).put(t, "k", "v").wantDone(t) // small ones of strangers go on
+}
+
+func TestATenantLeavesRoomForABodyOf100MiBOfAnother(t *testing.T) {
+	t.Parallel()
+	p := start(t, over(fake{}), knowing(nobody))
+	p.create(t, "globex")
+	p.set(t, "globex", limitedTo(tenants.MaxBodySize))
+	w, other := p.wallet(t, "acme", 1), p.wallet(t, "globex", 1)
+	w.put(t, "k", "v").wantDone(t)
+	other.put(t, "k", "v").wantDone(t)
+	for _, size := range []int64{100 << 20, 50 << 20} {
+		before := p.inFlight(t)
+		w.upload(t, size, size/2)
+		eventually(t, "it fits", func() bool { return p.inFlight(t) == before+3*size })
+	}
+	w.upload(t, 10<<20, 0).answer(t).want(t, 503, internal)
+	w.put(t, "k", "v").wantDone(t)
+	conn := other.upload(t, 100<<20, 50<<20)
+	eventually(t, "the other's fits", func() bool { return p.inFlight(t) == 3*(100+50+100)<<20 })
+	check(t, conn.Close())
+}
+
+func TestATenantsOnlyLargeCallMayHaveAllThatLargeCallsShare(t *testing.T) {
+	t.Parallel()
+	p := start(t, over(fake{}), knowing(nobody))
+	p.set(t, "acme", limitedTo(tenants.MaxBodySize))
+	w := p.wallet(t, "acme", 1)
+	w.put(t, "k", "v").wantDone(t)
+	w.upload(t, tenants.MaxBodySize, tenants.MaxBodySize/2)
+	eventually(t, "it fits", func() bool { return p.inFlight(t) == 3*tenants.MaxBodySize })
+}
+
+// An instance that has just started knows nobody, and a wallet's next write may be its largest.
+func TestAWalletThatAnInstanceHasNotSeenYetIsAskedForBeforeItIsRefusedAsAStranger(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	var owner atomic.Value // of the wallet that has written
+	owner.Store(storage.WalletID{})
+	value := make([]byte, 40<<20)
+	p := start(t, knowing(func(w storage.WalletID) bool { asked.Add(1); return w == owner.Load() }), over(fake{
+		get: func(_ context.Context, _ storage.Keyspace, key string, admit storage.Admit) (storage.Object, error) {
+			return storage.Object{Key: key, Version: 1, Value: value}, admit(int64(len(value)))
+		},
+		list: func(_ context.Context, ks storage.Keyspace, _ storage.ListRequest) (storage.Page, error) {
+			owner.Store(ks.Wallet())
+			return storage.Page{}, nil
+		},
+	}))
+	stranger, writer, reader := p.wallet(t, "acme", 10), p.wallet(t, "acme", 1), p.wallet(t, "acme", 2)
+	writer.list(t).wantOK(t, nil) // which tells the test who it is
+	conn := stranger.upload(t, 70<<20, 35<<20)
+	eventually(t, "a stranger holds its body", func() bool { return p.inFlight(t) == 210<<20 })
+	p.wallet(t, "acme", 11).upload(t, 50<<20, 0).answer(t).want(t, 503, internal)
+	if n := asked.Swap(0); n != 1 {
+		t.Errorf("asked %d times for a stranger", n)
+	}
+	writer.put(t, "k", string(value)).wantDone(t)
+	writer.put(t, "k", string(value)).wantDone(t)
+	if n := asked.Swap(0); n != 1 {
+		t.Errorf("asked %d times for one that has written", n)
+	}
+	reader.wantValue(t, "k", string(value)) // who has a value has written it
+	if n := asked.Load(); n != 0 {
+		t.Errorf("asked %d times for one that has a value", n)
+	}
+	check(t, conn.Close())
+	p.wantNoneInFlight(t, "all")
 }
 
 func TestALargeAnswerIsAskedForBeforeItIsRead(t *testing.T) {

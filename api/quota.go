@@ -53,6 +53,7 @@ type visitor struct {
 	wallet   storage.WalletID
 	from     netip.Addr
 	admitted quota.Admission
+	memory   *share // of the call, once it is admitted
 }
 
 func (s *Server) visitor(caller tenants.Caller, from netip.Addr) *visitor {
@@ -83,12 +84,29 @@ func (v *visitor) admit(ctx context.Context, kind quota.Kind) error {
 	return nil
 }
 
+// hold makes the call's share of the memory the visitor's. Only a [quota.Limiter] knows of strangers, and each is one to
+// an instance that has just started: they are asked for before they are refused as such.
+func (v *visitor) hold(ctx context.Context, memory *share) {
+	v.memory = memory
+	memory.tenant = v.tenant.ID
+	memory.stranger = v.s.cfg.Quota.Limiter != nil && !v.admitted.Known
+	memory.enrolled = func() bool {
+		known, _, err := v.standing(ctx)
+		if err != nil || !known {
+			return false
+		}
+		v.known()
+		return true
+	}
+}
+
 // known notes that the wallet has been found to be enrolled.
 func (v *visitor) known() {
 	if l := v.s.cfg.Quota.Limiter; l != nil && !v.admitted.Known {
 		l.Know(quota.Key(v.wallet))
 	}
 	v.admitted.Known = true
+	v.memory.known()
 }
 
 // limits are those of a put.
@@ -164,8 +182,8 @@ func (v *visitor) standing(ctx context.Context) (known, listed bool, err error) 
 	return known, listed, err
 }
 
-// foundNothing refuses a read that found nothing where the wallet is not known and may not enrol: to others an unknown
-// wallet looks like one that is empty (CONTRACT section 4).
+// foundNothing refuses a call that found nothing, or not what it expected, where the wallet is not known and may not enrol:
+// to others an unknown wallet looks like one that is empty (CONTRACT section 4).
 func (v *visitor) foundNothing(ctx context.Context) error {
 	if v.admitted.Known || v.tenant.Enrolment == tenants.EnrolmentOpen {
 		return nil
@@ -217,18 +235,22 @@ func (s *Server) record(e *event, status int, sent int64) {
 	if s.cfg.Quota.Meter == nil || !ok || e.tenantID == (uuid.UUID{}) {
 		return
 	}
-	r := quota.Request{Tenant: e.tenantID, Operation: op, In: e.received, Out: sent, Enrolled: e.enrolled}
+	r := quota.Request{Tenant: e.tenantID, Operation: op, Known: e.active, Enrolled: e.enrolled}
 	if e.visitor != nil {
-		r.Wallet, r.Known = quota.Key(e.visitor.wallet), e.visitor.admitted.Known
+		r.Wallet = quota.Key(e.visitor.wallet)
 	}
 	r.Outcome, r.Reason = outcomeOf(e, status)
+	switch r.Outcome { // bytes are on the bill where the store was asked: anyone can send a tenant what is refused
+	case quota.Succeeded, quota.NotFound, quota.Conflicted:
+		r.In, r.Out = e.received, sent
+	}
 	s.cfg.Quota.Meter.Record(time.Now(), r)
 }
 
 // outcomeOf is how a call ended, for a bill.
 func outcomeOf(e *event, status int) (quota.Outcome, quota.Reason) {
 	switch {
-	case status < 400:
+	case e.succeeded(status):
 		return quota.Succeeded, quota.NoReason
 	case e.refused != quota.NoReason:
 		return quota.Refused, e.refused

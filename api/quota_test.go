@@ -2,8 +2,10 @@ package api_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
 	"strconv"
 	"strings"
 	"sync"
@@ -13,6 +15,7 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"go.opentelemetry.io/otel/attribute"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/vss-cloud/vss-cloud/api"
@@ -94,6 +97,12 @@ func (w *wallet) list(t testing.TB) *answer {
 	return w.call(t, "listKeyVersions", &vsspb.ListKeyVersionsRequest{StoreId: "s"})
 }
 
+// putDeletes is a put that only deletes, what is not there.
+func (w *wallet) putDeletes(t testing.TB) *answer {
+	t.Helper()
+	return w.call(t, "putObjects", &vsspb.PutObjectRequest{StoreId: "s", DeleteItems: []*vsspb.KeyValue{{Key: "absent", Version: -1}}})
+}
+
 func TestWhoMayEnrolAndWhatAnUnknownWalletSees(t *testing.T) {
 	t.Parallel()
 	g := govern(t)
@@ -108,6 +117,7 @@ func TestWhoMayEnrolAndWhatAnUnknownWalletSees(t *testing.T) {
 		w.list(t).want(t, 401, noAuth)
 		w.put(t, "k", "v").want(t, 401, noAuth)
 		w.delete(t, "k").want(t, 401, noAuth)
+		w.putDeletes(t).want(t, 401, noAuth)
 	}
 	wantEmpty := func(w *wallet) {
 		t.Helper()
@@ -116,6 +126,7 @@ func TestWhoMayEnrolAndWhatAnUnknownWalletSees(t *testing.T) {
 			t.Errorf("it has %q", keys)
 		}
 		w.delete(t, "k").wantOK(t, &vsspb.DeleteObjectResponse{})
+		w.putDeletes(t).want(t, 409, conflict)
 	}
 	wantEmpty(stranger) // open: whoever has never written is as if empty, and reading writes nothing
 	g.set(t, "acme", tenants.Change{Enrolment: ptr(tenants.EnrolmentClosed)})
@@ -123,6 +134,7 @@ func TestWhoMayEnrolAndWhatAnUnknownWalletSees(t *testing.T) {
 	wantUnknown(listed)
 	known.wantValue(t, "k", "v")
 	known.get(t, "absent").want(t, 404, noSuch)
+	known.putDeletes(t).want(t, 409, conflict)
 	known.in(t, "another store", "k", "v").wantDone(t)
 	g.set(t, "acme", tenants.Change{Enrolment: ptr(tenants.EnrolmentListed)})
 	wantUnknown(stranger)
@@ -134,6 +146,26 @@ func TestWhoMayEnrolAndWhatAnUnknownWalletSees(t *testing.T) {
 	listed.put(t, "k", "w").wantDone(t)
 	g.set(t, "acme", tenants.Change{Enrolment: ptr(tenants.EnrolmentOpen)})
 	stranger.put(t, "k", "v").wantDone(t)
+}
+
+// After a restart every wallet is a stranger.
+func TestAConflictAsksOnceWhetherItsWalletIsKnownAndOnlyWhereNobodyMayEnrol(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	p := start(t, over(always(func(context.Context) error { return storage.ErrConflict })),
+		knowing(func(storage.WalletID) bool { asked.Add(1); return true }))
+	w := p.wallet(t, "acme", 1)
+	w.put(t, "k", "v").want(t, 409, conflict)
+	if n := asked.Load(); n != 0 {
+		t.Errorf("asked %d times where anyone may enrol", n)
+	}
+	p.set(t, "acme", tenants.Change{Enrolment: ptr(tenants.EnrolmentClosed)})
+	for range 3 {
+		w.put(t, "k", "v").want(t, 409, conflict)
+	}
+	if n := asked.Load(); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
 }
 
 // What each state allows, over all calls (CONTRACT section 5).
@@ -406,7 +438,123 @@ func TestTheMeterCountsWhatWasAnswered(t *testing.T) {
 		"putObjects succeeded": 1, "getObject succeeded": 1, "getObject not_found": 1, "putObjects conflicted": 1,
 		"putObjects refused": 1, "getObject unauthenticated": 1, "getObject invalid": 1,
 	}
-	if fmt.Sprint(got) != fmt.Sprint(want) || h.Enrolled != 1 || h.Refused[quota.Storage] != 1 || h.In < 2000 || h.Out < 10 {
+	if fmt.Sprint(got) != fmt.Sprint(want) || h.Enrolled != 1 || h.Refused[quota.Storage] != 1 || h.In < 10 || h.In > 2000 || h.Out < 10 {
 		t.Errorf("counted %v and %+v, want %v", got, h.Counts, want)
+	}
+}
+
+// written is a store whose puts and deletes come to this.
+type written struct {
+	fake
+	storage.Written
+}
+
+func (w written) Put(context.Context, storage.Keyspace, storage.Batch, storage.Limits) (storage.Written, error) {
+	return w.Written, nil
+}
+
+func (w written) Delete(context.Context, storage.Keyspace, storage.KeyVersion) (storage.Written, error) {
+	return w.Written, nil
+}
+
+// Whatever the limiter remembers of a wallet, and whatever a stranger sends.
+func TestAWalletIsActiveAndItsBytesAreBilledByWhatWasServed(t *testing.T) {
+	t.Parallel()
+	value := strings.Repeat("v", 1000)
+	lost := storage.Written{Objects: -1, Bytes: -1}
+	failing := func(err error) storage.Store { return always(func(context.Context) error { return err }) }
+	reading := func(o storage.Object) storage.Store {
+		return fake{get: func(context.Context, storage.Keyspace, string, storage.Admit) (storage.Object, error) { return o, nil }}
+	}
+	put := func(t *testing.T, w *wallet) { w.put(t, "k", value) }
+	get := func(t *testing.T, w *wallet) { w.get(t, "k") }
+	remove := func(t *testing.T, w *wallet) { w.delete(t, "k") }
+	list := func(t *testing.T, w *wallet) { w.list(t) }
+	for _, tc := range []struct {
+		name           string
+		store          storage.Store
+		do             func(t *testing.T, w *wallet)
+		outcome        quota.Outcome
+		active, billed bool
+	}{
+		{"a put", written{Written: storage.Written{Objects: 1, Bytes: 1}}, put, quota.Succeeded, true, true},
+		{"a put found to be done after its answer was lost", written{Written: lost}, put, quota.Succeeded, true, true},
+		{"a delete", written{Written: storage.Written{Objects: 0}}, remove, quota.Succeeded, true, true},
+		{"a delete of nothing", written{Written: lost}, remove, quota.Succeeded, false, true},
+		{"a get", reading(storage.Object{Key: "k", Version: 1, Value: []byte(value)}), get, quota.Succeeded, true, true},
+		{"a get of the global version of a store that is not there", reading(storage.Object{Key: "global_version"}), get, quota.Succeeded, false, true},
+		{"a list", fake{list: func(context.Context, storage.Keyspace, storage.ListRequest) (storage.Page, error) {
+			return storage.Page{Keys: []storage.KeyVersion{{Key: "k", Version: 1}}}, nil
+		}}, list, quota.Succeeded, true, true},
+		{"a list of nothing", fake{}, list, quota.Succeeded, false, true},
+		{"no such key", failing(storage.ErrNoSuchKey), get, quota.NotFound, false, true},
+		{"a conflict", failing(storage.ErrConflict), put, quota.Conflicted, false, true},
+		{"invalid", failing(&storage.InvalidError{Reason: "odd"}), put, quota.Invalid, false, false},
+		{"a malformed body", fake{}, func(t *testing.T, w *wallet) {
+			w.do(t, w.request(t, "putObjects", []byte("\xff"+value))).want(t, 400, invalid)
+		}, quota.Invalid, false, false},
+		{"not authenticated", fake{}, func(t *testing.T, w *wallet) {
+			r := w.request(t, "putObjects", []byte(value))
+			r.Header.Set("Authorization", "nobody")
+			w.do(t, r).want(t, 401, noAuth)
+		}, quota.Unauthenticated, false, false},
+		{"not known, and not allowed to be", failing(&tenants.AuthError{Source: "signature", Reason: "not on the list"}), put, quota.Unauthenticated, false, false},
+		{"too many calls", failing(tenants.ErrSuspect), put, quota.Refused, false, false},
+		{"blocked", failing(storage.ErrBlocked), put, quota.Refused, false, false},
+		{"beyond a ceiling", failing(&storage.ExceededError{Limit: "value_size"}), put, quota.Refused, false, false},
+		{"overloaded", failing(quota.ErrQueueFull), put, quota.Refused, false, false},
+		{"a fault", failing(errors.New("fault")), put, quota.Failed, false, false},
+		{"ambiguous", failing(storage.ErrAmbiguous), put, quota.Failed, false, false},
+		{"a panic", always(func(context.Context) error { panic("x") }), put, quota.Failed, false, false},
+		{"cut before its answer", always(func(context.Context) error { panic(http.ErrAbortHandler) }), func(t *testing.T, w *wallet) {
+			if _, err := w.http.Do(w.request(t, "listKeyVersions", nil)); err == nil {
+				t.Error("an answer")
+			}
+		}, quota.Failed, false, false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			t.Parallel()
+			limiter, meter := quota.NewLimiter(quota.LimiterConfig{}), quota.NewMeter(quota.MeterConfig{})
+			p := start(t, over(tc.store), func(cfg *api.Config) { cfg.Quota = api.Quota{Limiter: limiter, Meter: meter} })
+			tenant, err := p.directory.Resolve("", "acme")
+			check(t, err)
+			w := p.wallet(t, "acme", 1)
+			limiter.Know(quota.Key(storage.Owner{Tenant: tenant.ID, Namespace: "sig", Subject: w.auth.Subject()}.Wallet()))
+			tc.do(t, w)
+			var b *quota.Batch
+			eventually(t, "it is counted", func() bool { b = meter.Take(); return b != nil })
+			h := b.Hours[0]
+			n := int64(0)
+			for op := range h.Requests {
+				n += h.Requests[op][tc.outcome]
+			}
+			if n != 1 {
+				t.Errorf("counted %+v, want one %v", h.Counts, tc.outcome)
+			}
+			if (len(b.Active) > 0) != tc.active {
+				t.Errorf("active are %v", b.Active)
+			}
+			if (h.In > 0) != tc.billed || h.Out > 0 && !tc.billed {
+				t.Errorf("billed are %d bytes in and %d out", h.In, h.Out)
+			}
+		})
+	}
+}
+
+func TestAnAnswerThatWasCutHasNotSucceeded(t *testing.T) {
+	t.Parallel()
+	meter := quota.NewMeter(quota.MeterConfig{})
+	p := start(t, over(fake{}), func(cfg *api.Config) { cfg.Quota.Meter = meter })
+	r := p.wallet(t, "acme", 1).request(t, "getObject", encode(t, &vsspb.GetObjectRequest{StoreId: "s", Key: "k"}))
+	func() {
+		defer func() { _ = recover() }()
+		p.server.Handler().ServeHTTP(brokenWriter{httptest.NewRecorder()}, r)
+	}()
+	h := meter.Take().Hours[0]
+	if h.Requests[quota.GetObject][quota.Failed] != 1 || h.In != 0 || h.Out != 0 {
+		t.Errorf("counted %+v", h.Counts)
+	}
+	if n := p.count(t, "vss.calls", attribute.String("outcome", "ok")); n != 0 {
+		t.Errorf("%d calls were counted as ok", n)
 	}
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/go-chi/cors"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 
+	"github.com/vss-cloud/vss-cloud/api/vsspb"
 	"github.com/vss-cloud/vss-cloud/tenants"
 )
 
@@ -115,14 +116,14 @@ func (s *Server) recoverPanics(next http.Handler) http.Handler {
 			if p == nil {
 				return
 			}
-			ww := w.(middleware.WrapResponseWriter) // by observe
+			ww, e := w.(middleware.WrapResponseWriter), eventOf(r.Context()) // by observe
 			if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
+				e.code = vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION
 				panic(err)
 			}
 			err := fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 			if ww.Status() != 0 {
-				e := eventOf(r.Context())
-				e.level, e.err = slog.LevelError, err
+				e.code, e.level, e.err = vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, slog.LevelError, err
 				panic(http.ErrAbortHandler) // an answer has begun: only cutting it says that it is not whole
 			}
 			s.fail(w, r, err)

@@ -43,7 +43,7 @@ type Config struct {
 	Timeout time.Duration
 
 	// Memory bounds, in bytes, what bodies and answers in flight may hold in memory, all together. A call
-	// needs three times its body or value, and large ones leave an eighth alone. Zero: 1 GiB.
+	// needs three times its body or value, and large ones leave a ninth alone. Zero: 1 GiB.
 	Memory int64
 
 	// DrainDelay is how long /readyz answers 503 before the server stops to accept, so that a load
