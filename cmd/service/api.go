@@ -58,8 +58,8 @@ func (f API) Validate() error {
 	return nil
 }
 
-// minMemory is in MiB: three times the largest body, and the eighth that large bodies leave alone.
-const minMemory = (tenants.MaxBodySize>>20)*3*8/7 + 1
+// minMemory is in MiB: three times the largest body, and the ninth that large bodies leave alone.
+const minMemory = (tenants.MaxBodySize>>20)*3*9/8 + 1
 
 // Listeners of an API, taken before anything else is started, so that a taken port is known at once.
 type Listeners struct{ API, Ops net.Listener }
