@@ -56,7 +56,8 @@ type Request struct {
 	Reason    Reason // of a refusal
 	In, Out   int64  // bytes of the bodies
 
-	// Known: the wallet is enrolled. Only those count as active: any key is a wallet that nobody has heard of.
+	// Known: the wallet wrote, or read something that is there, and so is active. Any key is a wallet that nobody has
+	// heard of.
 	Known bool
 
 	Enrolled bool // by this request
