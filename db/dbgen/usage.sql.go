@@ -255,6 +255,21 @@ func (q *Queries) PruneActiveWallets(ctx context.Context, db DBTX, arg PruneActi
 	return result.RowsAffected(), nil
 }
 
+const PruneEvents = `-- name: PruneEvents :execrows
+DELETE FROM events
+ WHERE id = ANY (ARRAY(SELECT e.id FROM (SELECT id, at FROM events ORDER BY id LIMIT $1) e WHERE e.at < now() - interval '400 days'))
+`
+
+// Those of 400 days ago among this many that come first by id, which grows with time. Plan: the beginning of the primary key, then
+// a descent of it for each that goes. Locks the rows that it removes, which nobody else touches.
+func (q *Queries) PruneEvents(ctx context.Context, db DBTX, most int32) (int64, error) {
+	result, err := db.Exec(ctx, PruneEvents, most)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const PruneHours = `-- name: PruneHours :execrows
 DELETE FROM usage
  WHERE ctid = ANY (ARRAY(SELECT u.ctid FROM usage u WHERE u.grain = 'hour' AND u.start < $1::timestamptz LIMIT $2))
@@ -269,6 +284,23 @@ type PruneHoursParams struct {
 // removed are marked dead when met again. Locks the rows that it removes, which nobody else touches; 5,000 take 10 ms.
 func (q *Queries) PruneHours(ctx context.Context, db DBTX, arg PruneHoursParams) (int64, error) {
 	result, err := db.Exec(ctx, PruneHours, arg.Before, arg.Most)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const PruneStates = `-- name: PruneStates :execrows
+DELETE FROM event_states s
+ WHERE s.ctid = ANY (ARRAY(SELECT e.ctid FROM event_states e WHERE e.state = 'ok' AND e.since < now() - interval '400 days' LIMIT $1))
+   AND s.state = 'ok'
+`
+
+// States that have been over for so long: what is not there is 'ok' too. Plan: the beginning of event_states_over, then
+// its rows by their place. Locks the rows that it removes: who raises one of them waits for the piece and writes it
+// anew, and one that was just raised stays, as its state is looked at again.
+func (q *Queries) PruneStates(ctx context.Context, db DBTX, most int32) (int64, error) {
+	result, err := db.Exec(ctx, PruneStates, most)
 	if err != nil {
 		return 0, err
 	}

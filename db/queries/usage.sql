@@ -122,6 +122,20 @@ DELETE FROM usage
 DELETE FROM active_wallets
  WHERE ctid = ANY (ARRAY(SELECT a.ctid FROM active_wallets a WHERE a.grain = @grain AND a.start < @before::date LIMIT @most));
 
+-- name: PruneEvents :execrows
+-- Those of 400 days ago among this many that come first by id, which grows with time. Plan: the beginning of the primary key, then
+-- a descent of it for each that goes. Locks the rows that it removes, which nobody else touches.
+DELETE FROM events
+ WHERE id = ANY (ARRAY(SELECT e.id FROM (SELECT id, at FROM events ORDER BY id LIMIT @most) e WHERE e.at < now() - interval '400 days'));
+
+-- name: PruneStates :execrows
+-- States that have been over for so long: what is not there is 'ok' too. Plan: the beginning of event_states_over, then
+-- its rows by their place. Locks the rows that it removes: who raises one of them waits for the piece and writes it
+-- anew, and one that was just raised stays, as its state is looked at again.
+DELETE FROM event_states s
+ WHERE s.ctid = ANY (ARRAY(SELECT e.ctid FROM event_states e WHERE e.state = 'ok' AND e.since < now() - interval '400 days' LIMIT @most))
+   AND s.state = 'ok';
+
 -- name: ForgetBatches :exec
 -- Of instances that ended long ago: as long as one may try to store its last batch again, its number must be there.
 DELETE FROM meter_batches WHERE stored_at < now() - interval '90 days';
