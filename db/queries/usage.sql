@@ -163,15 +163,16 @@ SELECT * FROM tenant_totals;
 SELECT coalesce(extract(epoch FROM now() - max(measured_at)), 1e9)::float8 AS seconds FROM tenant_totals;
 
 -- name: Beat :one
--- Tells that this instance runs and what it cannot fetch, and hears how many run and what the others cannot fetch. Locks
--- its own row, which nobody else does but to forget it; reads the table, a row for each instance of the last day.
+-- Tells that this instance runs and what it cannot fetch, and hears how many run, and what those that were seen cannot
+-- fetch. Another runs from its second beat on. Locks its own row, which nobody else does but to forget it; reads the
+-- table, a row for each instance of the last day.
 WITH beat AS (
     INSERT INTO instances (id, host, version, failing) VALUES (@id, @host, @version, @failing)
     ON CONFLICT (id) DO UPDATE SET seen_at = now(), failing = excluded.failing
 ), others AS (
-    SELECT i.failing FROM instances i WHERE i.id <> @id AND i.seen_at > now() - interval '15 seconds'
+    SELECT i.seen_at > i.started_at AS runs, i.failing FROM instances i WHERE i.id <> @id AND i.seen_at > now() - interval '15 seconds'
 )
-SELECT ((SELECT count(*) FROM others) + 1)::int AS live,
+SELECT ((SELECT count(*) FROM others o WHERE o.runs) + 1)::int AS live,
        (SELECT coalesce(array_agg(f.source), '{}') FROM (SELECT unnest(o.failing) AS source FROM others o) f)::uuid[] AS failing;
 
 -- name: Leave :exec
