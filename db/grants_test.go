@@ -91,6 +91,10 @@ func TestEachRoleDoesWhatItIsGrantedAndNothingElse(t *testing.T) {
 		{"DELETE FROM audit_log", false, false},
 		{"TRUNCATE audit_log", false, false},
 
+		{"DELETE FROM events", true, false}, // that are too old
+		{"UPDATE events SET state = 'z'", false, false},
+		{"DELETE FROM event_states", true, false},
+
 		// The schema itself.
 		{"SELECT * FROM goose_db_version", false, false},
 		{"CREATE TABLE mine (n int)", false, false},

@@ -52,7 +52,7 @@ func (l *Limits) ceiling(hard, leastReserve int64) Ceiling {
 		return Ceiling{}
 	}
 	return Ceiling{
-		Soft: percent(hard, l.SoftPercent),
+		Soft: max(percent(hard, l.SoftPercent), 1), // what there is one of is not beyond it
 		Hard: hard,
 		Last: add(hard, max(percent(hard, l.ReservePercent), leastReserve)),
 	}
@@ -93,6 +93,10 @@ type Decision struct {
 
 	// Line is the highest that anything of the store and the wallet is at, after the write if it is done.
 	Line Line
+
+	// Near is the highest that any of these is beyond, or below by no more than a tenth. Who tells of a line says that
+	// it is crossed up to Line, and that it is no longer only above Near: what goes to and fro at it is told once.
+	Near Line
 
 	// The limit that refuses, or that is at Line: its name (empty at BelowSoft), how much there would be, and
 	// how much may be.
@@ -135,12 +139,16 @@ func (c *Ceilings) Decide(u Usage, ch Change) Decision {
 		if check.ceiling == (Ceiling{}) {
 			continue
 		}
-		line := check.ceiling.line(check.used)
-		switch refused := check.asked && check.used > allowed; {
-		case refused:
-			return Decision{Refused: true, Line: line, Limit: check.name, Used: check.used, Allowed: allowed}
-		case check.shown && line > d.Line:
-			d = Decision{Line: line, Limit: check.name, Used: check.used, Allowed: allowed}
+		line, near := check.ceiling.line(check.used), max(d.Near, check.ceiling.near(check.used))
+		if check.asked && check.used > allowed {
+			return Decision{Refused: true, Line: line, Near: near, Limit: check.name, Used: check.used, Allowed: allowed}
+		}
+		if !check.shown {
+			continue
+		}
+		d.Near = near
+		if line > d.Line {
+			d.Line, d.Limit, d.Used, d.Allowed = line, check.name, check.used, allowed
 		}
 	}
 	return d
@@ -157,6 +165,13 @@ func (c Ceiling) line(used int64) Line {
 	default:
 		return BelowSoft
 	}
+}
+
+// near is the highest line that something is beyond, or below by no more than a tenth. Nothing is near no line.
+func (c Ceiling) near(used int64) Line {
+	// What is not below nine tenths of a line is beyond the number before them.
+	below := func(line int64) int64 { return max(line-line/10-1, 0) }
+	return Ceiling{Soft: below(c.Soft), Hard: below(c.Hard), Last: below(c.Last)}.line(used)
 }
 
 func grown(n int64, by bool) int64 {

@@ -170,28 +170,28 @@ func TestAtTheHardLineNewWalletsAndStoresAreRefusedAndExistingStoresGrow(t *test
 		want   Decision
 	}{
 		{"a new wallet where there is room", room, newWallet, Decision{}},
-		{"the last wallet", with(func(u *Usage) { u.Wallets = 999; u.Stores = 0 }), newWallet, Decision{Line: BeyondSoft, Limit: "wallets", Used: 1000, Allowed: 1000}},
-		{"a wallet too many", with(func(u *Usage) { u.Wallets = 1000 }), newWallet, Decision{true, BeyondHard, "wallets", 1001, 1000}},
+		{"the last wallet", with(func(u *Usage) { u.Wallets = 999; u.Stores = 0 }), newWallet, Decision{Line: BeyondSoft, Near: BeyondHard, Limit: "wallets", Used: 1000, Allowed: 1000}},
+		{"a wallet too many", with(func(u *Usage) { u.Wallets = 1000 }), newWallet, Decision{true, BeyondHard, BeyondHard, "wallets", 1001, 1000}},
 		{"its tenant's wallets do not concern a new store", with(func(u *Usage) { u.Wallets = 1000 }), newStore, Decision{}},
-		{"the last store", with(func(u *Usage) { u.Stores = 3 }), newStore, Decision{Line: BeyondSoft, Limit: "stores_per_wallet", Used: 4, Allowed: 4}},
-		{"a store too many", with(func(u *Usage) { u.Stores = 4 }), newStore, Decision{true, BeyondLast, "stores_per_wallet", 5, 4}},
-		{"a new store in a tenant that is full", with(func(u *Usage) { u.TenantBytes = 4 << 30 }), newStore, Decision{true, BeyondHard, "bytes_per_tenant", 4<<30 + 100, 4 << 30}},
-		{"growth in a tenant that is over-full", with(func(u *Usage) { u.TenantBytes, u.Wallets, u.Stores = big, big, 4 }), key, Decision{Line: BeyondSoft, Limit: "stores_per_wallet", Used: 4, Allowed: 4}},
-		{"a new store that begins with more than a store may have", Usage{}, Change{NewStore: true, Objects: 1, Bytes: 1<<30 + 1, Value: 100}, Decision{true, BeyondHard, "bytes_per_store", 1<<30 + 1, 1 << 30}},
+		{"the last store", with(func(u *Usage) { u.Stores = 3 }), newStore, Decision{Line: BeyondSoft, Near: BeyondLast, Limit: "stores_per_wallet", Used: 4, Allowed: 4}},
+		{"a store too many", with(func(u *Usage) { u.Stores = 4 }), newStore, Decision{true, BeyondLast, BeyondLast, "stores_per_wallet", 5, 4}},
+		{"a new store in a tenant that is full", with(func(u *Usage) { u.TenantBytes = 4 << 30 }), newStore, Decision{true, BeyondHard, BeyondHard, "bytes_per_tenant", 4<<30 + 100, 4 << 30}},
+		{"growth in a tenant that is over-full", with(func(u *Usage) { u.TenantBytes, u.Wallets, u.Stores = big, big, 4 }), key, Decision{Line: BeyondSoft, Near: BeyondLast, Limit: "stores_per_wallet", Used: 4, Allowed: 4}},
+		{"a new store that begins with more than a store may have", Usage{}, Change{NewStore: true, Objects: 1, Bytes: 1<<30 + 1, Value: 100}, Decision{true, BeyondHard, BeyondHard, "bytes_per_store", 1<<30 + 1, 1 << 30}},
 
-		{"a key up to the soft line", with(func(u *Usage) { u.Objects = 79_999 }), key, Decision{}},
-		{"a key beyond it", with(func(u *Usage) { u.Objects = 80_000 }), key, Decision{Line: BeyondSoft, Limit: "objects_per_store", Used: 80_001, Allowed: 120_000}},
-		{"a key beyond the hard line", with(func(u *Usage) { u.Objects = 100_000 }), key, Decision{Line: BeyondHard, Limit: "objects_per_store", Used: 100_001, Allowed: 120_000}},
-		{"the last key of the reserve", with(func(u *Usage) { u.Objects = 119_999 }), key, Decision{Line: BeyondHard, Limit: "objects_per_store", Used: 120_000, Allowed: 120_000}},
-		{"a key past the reserve", with(func(u *Usage) { u.Objects = 120_000 }), key, Decision{true, BeyondLast, "objects_per_store", 120_001, 120_000}},
-		{"bytes past the reserve", with(func(u *Usage) { u.Bytes = (6<<30)/5 - 50 }), key, Decision{true, BeyondLast, "bytes_per_store", (6<<30)/5 + 50, (6 << 30) / 5}},
-		{"a key that makes room past the reserve of keys", with(func(u *Usage) { u.Objects = 120_000 }), Change{Objects: 1, Bytes: -100}, Decision{true, BeyondLast, "objects_per_store", 120_001, 120_000}},
-		{"bytes past the reserve, of a store without a key more", with(func(u *Usage) { u.Objects = 500_000 }), Change{Bytes: 100, Value: 200}, Decision{Line: BeyondLast, Limit: "objects_per_store", Used: 500_000, Allowed: 120_000}},
-		{"one key for another past the reserve", with(func(u *Usage) { u.Objects = 500_000 }), Change{}, Decision{Line: BeyondLast, Limit: "objects_per_store", Used: 500_000, Allowed: 120_000}},
+		{"a key up to the soft line", with(func(u *Usage) { u.Objects = 79_999 }), key, Decision{Near: BeyondSoft}},
+		{"a key beyond it", with(func(u *Usage) { u.Objects = 80_000 }), key, Decision{Line: BeyondSoft, Near: BeyondSoft, Limit: "objects_per_store", Used: 80_001, Allowed: 120_000}},
+		{"a key beyond the hard line", with(func(u *Usage) { u.Objects = 100_000 }), key, Decision{Line: BeyondHard, Near: BeyondHard, Limit: "objects_per_store", Used: 100_001, Allowed: 120_000}},
+		{"the last key of the reserve", with(func(u *Usage) { u.Objects = 119_999 }), key, Decision{Line: BeyondHard, Near: BeyondLast, Limit: "objects_per_store", Used: 120_000, Allowed: 120_000}},
+		{"a key past the reserve", with(func(u *Usage) { u.Objects = 120_000 }), key, Decision{true, BeyondLast, BeyondLast, "objects_per_store", 120_001, 120_000}},
+		{"bytes past the reserve", with(func(u *Usage) { u.Bytes = (6<<30)/5 - 50 }), key, Decision{true, BeyondLast, BeyondLast, "bytes_per_store", (6<<30)/5 + 50, (6 << 30) / 5}},
+		{"a key that makes room past the reserve of keys", with(func(u *Usage) { u.Objects = 120_000 }), Change{Objects: 1, Bytes: -100}, Decision{true, BeyondLast, BeyondLast, "objects_per_store", 120_001, 120_000}},
+		{"bytes past the reserve, of a store without a key more", with(func(u *Usage) { u.Objects = 500_000 }), Change{Bytes: 100, Value: 200}, Decision{Line: BeyondLast, Near: BeyondLast, Limit: "objects_per_store", Used: 500_000, Allowed: 120_000}},
+		{"one key for another past the reserve", with(func(u *Usage) { u.Objects = 500_000 }), Change{}, Decision{Line: BeyondLast, Near: BeyondLast, Limit: "objects_per_store", Used: 500_000, Allowed: 120_000}},
 
-		{"a monitor larger than a value may be, in the reserve", room, Change{Bytes: 100, Value: 17 << 20}, Decision{Line: BeyondSoft, Limit: "value_size", Used: 17 << 20, Allowed: (96 << 20) / 5}},
-		{"and past it", room, Change{Bytes: 100, Value: 20 << 20}, Decision{true, BeyondLast, "value_size", 20 << 20, (96 << 20) / 5}},
-		{"the same in a new store", Usage{}, Change{NewStore: true, Objects: 1, Bytes: 20 << 20, Value: 20 << 20}, Decision{true, BeyondLast, "value_size", 20 << 20, (96 << 20) / 5}},
+		{"a monitor larger than a value may be, in the reserve", room, Change{Bytes: 100, Value: 17 << 20}, Decision{Line: BeyondSoft, Near: BeyondSoft, Limit: "value_size", Used: 17 << 20, Allowed: (96 << 20) / 5}},
+		{"and past it", room, Change{Bytes: 100, Value: 20 << 20}, Decision{true, BeyondLast, BeyondLast, "value_size", 20 << 20, (96 << 20) / 5}},
+		{"the same in a new store", Usage{}, Change{NewStore: true, Objects: 1, Bytes: 20 << 20, Value: 20 << 20}, Decision{true, BeyondLast, BeyondLast, "value_size", 20 << 20, (96 << 20) / 5}},
 	}
 	for _, test := range tests {
 		if got := c.Decide(test.usage, test.change); got != test.want {
@@ -232,6 +232,55 @@ func TestTheDecisionIsTheContractsForAnyNumbers(t *testing.T) {
 			t.Fatalf("refused %t, want %t: %+v", got.Refused, want, got)
 		}
 	})
+}
+
+// What goes to and fro at a line has crossed it all the time: it is below by more than a tenth when it has not.
+func TestALineIsNearUpToATenthBelowIt(t *testing.T) {
+	rapid.Check(t, func(t *rapid.T) {
+		c, u, ch := anyCeilings(t), anyUsage(t), Change{Objects: anyNumber(t, "more objects"), Bytes: anyNumber(t, "more bytes")}
+		d := c.Decide(u, ch)
+		if d.Near < d.Line {
+			t.Fatalf("a line that is crossed is not near: %+v", d)
+		}
+		if d.Refused {
+			return
+		}
+		want := BelowSoft
+		for _, of := range []struct {
+			ceiling Ceiling
+			used    int64
+		}{{c.Stores, u.Stores}, {c.Objects, add(u.Objects, ch.Objects)}, {c.Bytes, add(u.Bytes, ch.Bytes)}} {
+			for i, line := range []int64{of.ceiling.Soft, of.ceiling.Hard, of.ceiling.Last} {
+				tenfold := new(big.Int).Mul(big.NewInt(of.used), big.NewInt(10))
+				ninefold := new(big.Int).Mul(big.NewInt(line), big.NewInt(9))
+				if of.ceiling != (Ceiling{}) && of.used > 0 && tenfold.Cmp(ninefold) >= 0 {
+					want = max(want, Line(i+1))
+				}
+			}
+		}
+		if d.Near != want {
+			t.Fatalf("near %d, want %d", d.Near, want)
+		}
+	})
+}
+
+// Also of the smallest ceilings: one more or one less, in turns, tells nothing new, and with nothing left all is over.
+func TestOneMoreAndOneLessInTurnsCrossALineOnce(t *testing.T) {
+	for _, objects := range []int64{1, 2, 3, 4, 9, 10, 11, 19, 20, 21, 100, 5000} {
+		for _, soft := range []int64{1, 50, 80, 99, 100} {
+			l := effective(t, Values{"objects_per_store": objects, "soft_percent": soft})
+			c := l.Ceilings()
+			for line, most := range map[Line]int64{BeyondSoft: c.Objects.Soft, BeyondHard: c.Objects.Hard, BeyondLast: c.Objects.Last} {
+				has := func(n int64) Decision { return c.Decide(Usage{Objects: n}, Change{}) }
+				if more, less := has(most+1), has(most); more.Line < line || less.Line >= line || less.Near < line {
+					t.Errorf("%+v: %+v, then %+v", c.Objects, more, less)
+				}
+			}
+			if d := c.Decide(Usage{}, Change{}); d != (Decision{}) {
+				t.Errorf("%+v: nothing is %+v", c.Objects, d)
+			}
+		}
+	}
 }
 
 // anyNumber is one that lies near another now and then, or near the end of the numbers. The ends themselves, to

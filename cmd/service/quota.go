@@ -142,15 +142,21 @@ func (g *governor) heard(fleet record.Fleet) {
 	}
 }
 
-// tellOfLines makes events of the lines that something is beyond; no subject is the tenant itself.
+// tellOfLines makes events of the lines that something is beyond; no subject is the tenant itself. It is asked after
+// every put and delete, and mostly there is no news.
 func (g *governor) tellOfLines(tenant uuid.UUID, subject string, d quota.Decision) {
-	detail := map[string]any{"limit": d.Limit, "used": d.Used, "allowed": d.Allowed}
+	events := g.recorder.Events()
 	tell := func(kind record.Kind, line quota.Line) {
 		state := record.OK
-		if d.Line >= line {
+		switch {
+		case d.Line >= line:
 			state = record.Raised
+		case d.Near >= line:
+			return // as it was
 		}
-		g.recorder.Events().Raise(tenant, kind, subject, state, detail)
+		if events.News(tenant, kind, subject, state) {
+			events.Raise(tenant, kind, subject, state, map[string]any{"limit": d.Limit, "used": d.Used, "allowed": d.Allowed})
+		}
 	}
 	tell(record.StorageSoft, quota.BeyondSoft)
 	tell(record.StorageHard, quota.BeyondHard)
@@ -168,7 +174,8 @@ func (g *governor) tellOfTenants(ctx context.Context) {
 		}
 		for _, t := range g.directory.All() {
 			if has, ok := g.recorder.Totals(t.ID); ok {
-				c := t.Limits.Ceilings()
+				all := t.Limits.Ceilings()
+				c := quota.Ceilings{Wallets: all.Wallets, TenantBytes: all.TenantBytes}
 				// As the next new wallet would find it.
 				g.tellOfLines(t.ID, "", c.Decide(quota.Usage{Wallets: has.Wallets, TenantBytes: has.Bytes}, quota.Change{NewWallet: true}))
 			}

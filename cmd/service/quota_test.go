@@ -150,17 +150,26 @@ func (i *instance) put(ctx context.Context, w wallet, store, key string, size in
 	})
 }
 
-func TestAStoreThatCrossesItsSoftLineIsAnEventAndOneMoreWhenADeleteBringsItBack(t *testing.T) {
+func TestAStoreThatCrossesALineIsAnEventAndOneMoreWhenItIsATenthBelow(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t, "acme")
-	objects, percent := int64(4), int64(50)
+	objects, percent := int64(20), int64(50)
 	_, err := p.service.Set(t.Context(), operator, "acme", tenants.Change{Limits: map[string]*int64{"objects_per_store": &objects, "soft_percent": &percent}})
 	check(t, err)
 	i, w := p.start(t, p.url, 4, true), newWallet(t, "acme", 1)
-	put := func(keys ...string) {
+	put := func(first, last int) {
 		t.Helper()
-		for _, key := range keys {
-			if status, err := i.put(t.Context(), w, "s", key, 10); status != 200 {
+		for n := first; n <= last; n++ {
+			if status, err := i.put(t.Context(), w, "s", fmt.Sprint(n), 10); status != 200 {
+				t.Fatalf("HTTP %d, %v", status, err)
+			}
+		}
+	}
+	remove := func(first, last int) {
+		t.Helper()
+		for n := first; n >= last; n-- {
+			status, err := i.call(t.Context(), w, "deleteObject", &vsspb.DeleteObjectRequest{StoreId: "s", KeyValue: &vsspb.KeyValue{Key: fmt.Sprint(n), Version: -1}})
+			if status != 200 {
 				t.Fatalf("HTTP %d, %v", status, err)
 			}
 		}
@@ -178,17 +187,23 @@ func TestAStoreThatCrossesItsSoftLineIsAnEventAndOneMoreWhenADeleteBringsItBack(
 		}
 		t.Fatalf("the events are %q, want %q", got, want)
 	}
-	put("a", "b", "c", "d", "a", "b")
-	story("storage_soft raised")
-	put("e")
-	story("storage_soft raised, storage_hard raised")
-	for _, key := range []string{"a", "b", "c"} {
-		status, err := i.call(t.Context(), w, "deleteObject", &vsspb.DeleteObjectRequest{StoreId: "s", KeyValue: &vsspb.KeyValue{Key: key, Version: -1}})
-		if status != 200 {
-			t.Fatalf("HTTP %d, %v", status, err)
-		}
+	put(1, 10)
+	for range 50 { // over its soft line and back
+		put(11, 11)
+		remove(11, 11)
 	}
-	story("storage_soft raised, storage_hard raised, storage_hard ok, storage_soft ok")
+	put(11, 20)
+	story("storage_soft raised")
+	for range 50 {
+		put(21, 21)
+		remove(21, 21)
+	}
+	story("storage_soft raised, storage_hard raised")
+	remove(20, 18) // 17 are not nine tenths of 20
+	put(18, 21)
+	story("storage_soft raised, storage_hard raised, storage_hard ok, storage_hard raised")
+	remove(21, 9) // nor 8 of 10
+	story("storage_soft raised, storage_hard raised, storage_hard ok, storage_hard raised, storage_hard ok, storage_soft ok")
 }
 
 // A wallet that is online when its server restarts makes no call but a monitor's write.

@@ -54,9 +54,9 @@ WITH beat AS (
     INSERT INTO instances (id, host, version, failing) VALUES ($1, $2, $3, $4)
     ON CONFLICT (id) DO UPDATE SET seen_at = now(), failing = excluded.failing
 ), others AS (
-    SELECT i.failing FROM instances i WHERE i.id <> $1 AND i.seen_at > now() - interval '15 seconds'
+    SELECT i.seen_at > i.started_at AS runs, i.failing FROM instances i WHERE i.id <> $1 AND i.seen_at > now() - interval '15 seconds'
 )
-SELECT ((SELECT count(*) FROM others) + 1)::int AS live,
+SELECT ((SELECT count(*) FROM others o WHERE o.runs) + 1)::int AS live,
        (SELECT coalesce(array_agg(f.source), '{}') FROM (SELECT unnest(o.failing) AS source FROM others o) f)::uuid[] AS failing
 `
 
@@ -72,8 +72,9 @@ type BeatRow struct {
 	Failing []uuid.UUID
 }
 
-// Tells that this instance runs and what it cannot fetch, and hears how many run and what the others cannot fetch. Locks
-// its own row, which nobody else does but to forget it; reads the table, a row for each instance of the last day.
+// Tells that this instance runs and what it cannot fetch, and hears how many run, and what those that were seen cannot
+// fetch. Another runs from its second beat on. Locks its own row, which nobody else does but to forget it; reads the
+// table, a row for each instance of the last day.
 func (q *Queries) Beat(ctx context.Context, db DBTX, arg BeatParams) (BeatRow, error) {
 	row := db.QueryRow(ctx, Beat,
 		arg.ID,
@@ -281,6 +282,21 @@ func (q *Queries) PruneActiveWallets(ctx context.Context, db DBTX, arg PruneActi
 	return result.RowsAffected(), nil
 }
 
+const PruneEvents = `-- name: PruneEvents :execrows
+DELETE FROM events
+ WHERE id = ANY (ARRAY(SELECT e.id FROM (SELECT id, at FROM events ORDER BY id LIMIT $1) e WHERE e.at < now() - interval '400 days'))
+`
+
+// Those of 400 days ago among this many that come first by id, which grows with time. Plan: the beginning of the primary key, then
+// a descent of it for each that goes. Locks the rows that it removes, which nobody else touches.
+func (q *Queries) PruneEvents(ctx context.Context, db DBTX, most int32) (int64, error) {
+	result, err := db.Exec(ctx, PruneEvents, most)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const PruneHours = `-- name: PruneHours :execrows
 DELETE FROM usage
  WHERE ctid = ANY (ARRAY(SELECT u.ctid FROM usage u WHERE u.grain = 'hour' AND u.start < $1::timestamptz LIMIT $2))
@@ -295,6 +311,23 @@ type PruneHoursParams struct {
 // removed are marked dead when met again. Locks the rows that it removes, which nobody else touches; 5,000 take 10 ms.
 func (q *Queries) PruneHours(ctx context.Context, db DBTX, arg PruneHoursParams) (int64, error) {
 	result, err := db.Exec(ctx, PruneHours, arg.Before, arg.Most)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
+const PruneStates = `-- name: PruneStates :execrows
+DELETE FROM event_states s
+ WHERE s.ctid = ANY (ARRAY(SELECT e.ctid FROM event_states e WHERE e.state = 'ok' AND e.since < now() - interval '400 days' LIMIT $1))
+   AND s.state = 'ok'
+`
+
+// States that have been over for so long: what is not there is 'ok' too. Plan: the beginning of event_states_over, then
+// its rows by their place. Locks the rows that it removes: who raises one of them waits for the piece and writes it
+// anew, and one that was just raised stays, as its state is looked at again.
+func (q *Queries) PruneStates(ctx context.Context, db DBTX, most int32) (int64, error) {
+	result, err := db.Exec(ctx, PruneStates, most)
 	if err != nil {
 		return 0, err
 	}

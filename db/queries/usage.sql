@@ -122,6 +122,20 @@ DELETE FROM usage
 DELETE FROM active_wallets
  WHERE ctid = ANY (ARRAY(SELECT a.ctid FROM active_wallets a WHERE a.grain = @grain AND a.start < @before::date LIMIT @most));
 
+-- name: PruneEvents :execrows
+-- Those of 400 days ago among this many that come first by id, which grows with time. Plan: the beginning of the primary key, then
+-- a descent of it for each that goes. Locks the rows that it removes, which nobody else touches.
+DELETE FROM events
+ WHERE id = ANY (ARRAY(SELECT e.id FROM (SELECT id, at FROM events ORDER BY id LIMIT @most) e WHERE e.at < now() - interval '400 days'));
+
+-- name: PruneStates :execrows
+-- States that have been over for so long: what is not there is 'ok' too. Plan: the beginning of event_states_over, then
+-- its rows by their place. Locks the rows that it removes: who raises one of them waits for the piece and writes it
+-- anew, and one that was just raised stays, as its state is looked at again.
+DELETE FROM event_states s
+ WHERE s.ctid = ANY (ARRAY(SELECT e.ctid FROM event_states e WHERE e.state = 'ok' AND e.since < now() - interval '400 days' LIMIT @most))
+   AND s.state = 'ok';
+
 -- name: ForgetBatches :exec
 -- Of instances that ended long ago: as long as one may try to store its last batch again, its number must be there.
 DELETE FROM meter_batches WHERE stored_at < now() - interval '90 days';
@@ -149,15 +163,16 @@ SELECT * FROM tenant_totals;
 SELECT coalesce(extract(epoch FROM now() - max(measured_at)), 1e9)::float8 AS seconds FROM tenant_totals;
 
 -- name: Beat :one
--- Tells that this instance runs and what it cannot fetch, and hears how many run and what the others cannot fetch. Locks
--- its own row, which nobody else does but to forget it; reads the table, a row for each instance of the last day.
+-- Tells that this instance runs and what it cannot fetch, and hears how many run, and what those that were seen cannot
+-- fetch. Another runs from its second beat on. Locks its own row, which nobody else does but to forget it; reads the
+-- table, a row for each instance of the last day.
 WITH beat AS (
     INSERT INTO instances (id, host, version, failing) VALUES (@id, @host, @version, @failing)
     ON CONFLICT (id) DO UPDATE SET seen_at = now(), failing = excluded.failing
 ), others AS (
-    SELECT i.failing FROM instances i WHERE i.id <> @id AND i.seen_at > now() - interval '15 seconds'
+    SELECT i.seen_at > i.started_at AS runs, i.failing FROM instances i WHERE i.id <> @id AND i.seen_at > now() - interval '15 seconds'
 )
-SELECT ((SELECT count(*) FROM others) + 1)::int AS live,
+SELECT ((SELECT count(*) FROM others o WHERE o.runs) + 1)::int AS live,
        (SELECT coalesce(array_agg(f.source), '{}') FROM (SELECT unnest(o.failing) AS source FROM others o) f)::uuid[] AS failing;
 
 -- name: Leave :exec

@@ -110,17 +110,17 @@ func newEvents(pool *pgxpool.Pool, log *slog.Logger) *Events {
 	return e
 }
 
+// News is whether Raise of this state would tell anything, for those to whom a detail that nobody reads costs too much.
+func (e *Events) News(tenant uuid.UUID, kind Kind, subject, state string) bool {
+	return e != nil && e.states.Load().of(about{tenant, kind, subject}) != state
+}
+
 // Raise tells the state of a subject. One that it has already costs a look into a map; another is written, with the
 // detail, and is seen by the other instances' Raise within an interval.
 func (e *Events) Raise(tenant uuid.UUID, kind Kind, subject, state string, detail map[string]any) {
-	if e == nil {
-		return
+	if e.News(tenant, kind, subject, state) {
+		e.tell(event{about{tenant, kind, subject}, state, encode(detail)})
 	}
-	a := about{tenant, kind, subject}
-	if e.states.Load().of(a) == state {
-		return
-	}
-	e.tell(event{a, state, encode(detail)})
 }
 
 // encode never fails: an event without its detail is better than none.

@@ -125,7 +125,13 @@ func TestAStateThatStaysCostsNoStatement(t *testing.T) {
 func TestAStateThatStaysCostsNoMemory(t *testing.T) {
 	e := newTestEvents(nil)
 	raise := func() { e.Raise(uuid.UUID{1}, StorageSoft, "s", Raised, nil) }
+	if !e.News(uuid.UUID{1}, StorageSoft, "s", Raised) || e.News(uuid.UUID{1}, StorageSoft, "s", OK) {
+		t.Error("what was never raised is OK, and that is no news")
+	}
 	raise()
+	if e.News(uuid.UUID{1}, StorageSoft, "s", Raised) || !e.News(uuid.UUID{1}, StorageSoft, "s", OK) {
+		t.Error("what was raised is no news, and its end is")
+	}
 	if n := testing.AllocsPerRun(100, raise); n != 0 || len(e.queue) != 1 {
 		t.Errorf("%v allocations, and %d are queued", n, len(e.queue))
 	}

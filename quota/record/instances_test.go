@@ -58,11 +58,15 @@ func TestEveryBeatTellsHowManyInstancesLive(t *testing.T) {
 			t.Errorf("live: %v, want %v", got, want)
 		}
 	}
+	beat(1, 1, 1) // the others beat once
 	beat(1, 2, 3)
+	beat(3, 3, 3)
 	beat(3, 3, 3) // also when it is the same as before
 	if got := query[string](t, d, "SELECT string_agg(host || ' ' || version, ', ' ORDER BY host) FROM instances"); got != "host0 v1, host1 v1, host2 v1" {
 		t.Error(got)
 	}
+
+	d.sql(t, "UPDATE instances SET started_at = now() - interval '1 hour'")
 
 	// One dies. It counts for 15 s after its last beat, and not longer.
 	dead := instances[2].instance
@@ -79,6 +83,46 @@ func TestEveryBeatTellsHowManyInstancesLive(t *testing.T) {
 	d.sql(t, "UPDATE instances SET seen_at = now() - interval '1 minute'")
 	beat(1, 2)
 	beat(2, 2)
+}
+
+func TestAnInstanceThatCrashesAtEveryStartDividesNothing(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	pool := open(t, d.url)
+	f := &fleet{}
+	var healthy []*Recorder
+	for range 2 {
+		r, _ := newRecorder(pool, Config{Heard: f.set})
+		healthy = append(healthy, r)
+	}
+	beat := func() {
+		t.Helper()
+		for _, r := range healthy {
+			if err := r.beat(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	beat()
+	beat()
+	f.take()
+	source := uuid.New()
+	for range 10 {
+		crashes, _ := newRecorder(pool, Config{Failing: func() []uuid.UUID { return []uuid.UUID{source} }})
+		if err := crashes.beat(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		beat()
+		if got := f.take(); !slices.Equal(got, []int{2, 2}) {
+			t.Fatalf("live: %v, want 2 each time", got)
+		}
+		if !slices.Contains(f.failing, source) {
+			t.Error("what it cannot fetch is not heard")
+		}
+	}
+	if n := query[int](t, d, "SELECT count(*) FROM instances"); n != 12 {
+		t.Errorf("%d instances are shown, want 12", n)
+	}
 }
 
 // So that people hear once of keys that some instance cannot fetch, and once when all can.

@@ -184,6 +184,12 @@ func (r *Recorder) prune(ctx context.Context, now time.Time) (ours bool, err err
 				Grain: "month", Before: date(month(day(now, -keepActive), 0)), Most: piece,
 			})
 		},
+		func(ctx context.Context, tx pgx.Tx) (int64, error) {
+			return dbgen.New().PruneEvents(ctx, tx, piece)
+		},
+		func(ctx context.Context, tx pgx.Tx) (int64, error) {
+			return dbgen.New().PruneStates(ctx, tx, piece)
+		},
 	} {
 		for gone := int64(piece); gone == piece; {
 			ours, err = r.alone(ctx, pieceTimeout, func(ctx context.Context, tx pgx.Tx) (err error) {

@@ -257,6 +257,40 @@ func TestPruningTakesWhatIsTooOldAndLeavesTheRest(t *testing.T) {
 	}
 }
 
+func TestEventsAndStatesThatAreOverGoAfter400Days(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	tenant := d.tenant(t, "a")
+	r, _ := newRecorder(open(t, d.url), Config{})
+	// One on each of the last 500, and more than two pieces that are older.
+	d.sql(t, `INSERT INTO events (tenant_id, kind, subject, state, at)
+		SELECT $1, 'storage_soft', 's', 'raised', at FROM (
+			SELECT now() - n * interval '1 day' + interval '12 hours' AS at FROM generate_series(0, 499) n
+			UNION ALL SELECT now() - interval '1000 days' FROM generate_series(1, $2)) old ORDER BY at`, tenant, 2*piece+1)
+	d.sql(t, `INSERT INTO event_states (tenant_id, kind, subject, state, since)
+		SELECT $1, 'storage_soft', state || n, state, now() - n % 500 * interval '1 day' + interval '12 hours'
+		  FROM generate_series(0, 500 * 60 - 1) n, (VALUES ('ok'), ('raised')) s (state) WHERE state = 'ok' OR n < 500`, tenant)
+	if ours, err := r.prune(t.Context(), time.Now()); err != nil || !ours {
+		t.Fatal(ours, err)
+	}
+	for what, want := range map[string]string{
+		"SELECT count(*) || ' ' || extract(day FROM now() - min(at)) FROM events":                                 "401 399",
+		"SELECT count(*) || ' ' || extract(day FROM now() - min(since)) FROM event_states WHERE state = 'ok'":     fmt.Sprint(401*60, " 399"),
+		"SELECT count(*) || ' ' || extract(day FROM now() - min(since)) FROM event_states WHERE state = 'raised'": "500 498",
+	} {
+		if got := query[string](t, d, what); got != want {
+			t.Errorf("%s: %s, want %s", what, got, want)
+		}
+	}
+	// What went is as it was: OK, and raised again it is an event.
+	e := newTestEvents(open(t, d.url))
+	e.Raise(tenant, StorageSoft, "ok499", Raised, nil)
+	settled(t, e)
+	if n := query[int](t, d, "SELECT count(*) FROM events WHERE subject = 'ok499'"); n != 1 {
+		t.Errorf("%d events", n)
+	}
+}
+
 // Each transaction removes a piece, and between two the lock is free.
 func TestPruningIsDoneInPieces(t *testing.T) {
 	t.Parallel()

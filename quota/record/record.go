@@ -75,8 +75,12 @@ type Recorder struct {
 
 // Fleet is what the instances that live said of themselves in their last beats, this one just now.
 type Fleet struct {
-	Live    int         // how many there are
-	Failing []uuid.UUID // credential sources whose keys some of them cannot fetch
+	// Live is how many there are: this one, and the others from their second beat on. One that crashes at its start,
+	// over and over, is another each time, and would have those that serve divide rates by all of them. So for one
+	// interval a new one is not counted, and more is let through.
+	Live int
+
+	Failing []uuid.UUID // credential sources whose keys some of them cannot fetch, also of those that beat once
 }
 
 // Totals are what a tenant has, as last measured.
