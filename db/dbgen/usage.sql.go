@@ -43,7 +43,7 @@ const AwaitMaintenance = `-- name: AwaitMaintenance :exec
 SELECT pg_advisory_xact_lock(hashtextextended('vss-cloud usage', 0))
 `
 
-// Waits until it is, up to lock_timeout.
+// Waits until it is, up to lock_timeout. A measure of many wallets may take longer; then it is to be tried again.
 func (q *Queries) AwaitMaintenance(ctx context.Context, db DBTX) error {
 	_, err := db.Exec(ctx, AwaitMaintenance)
 	return err
@@ -233,7 +233,7 @@ type MeasureSliceRow struct {
 	Bytes    int64
 }
 
-// What every tenant has in wallets of this range, both ends included. No locks. Plan: a range of the primary key of
+// What every tenant has in wallets of this range, both ends included. No locks of rows. Plan: a range of the primary key of
 // wallets, and for each a descent of stores_by_wallet. Its snapshot keeps versions of every store's row as long as it
 // runs (10 us a wallet, and more where pages are read from disk), so the wallets are read in slices.
 func (q *Queries) MeasureSlice(ctx context.Context, db DBTX, arg MeasureSliceParams) ([]MeasureSliceRow, error) {

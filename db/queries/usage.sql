@@ -58,7 +58,7 @@ SELECT set_config('lock_timeout', @milliseconds::text, true),
 SELECT pg_try_advisory_xact_lock(hashtextextended('vss-cloud usage', 0))::bool AS ours;
 
 -- name: AwaitMaintenance :exec
--- Waits until it is, up to lock_timeout.
+-- Waits until it is, up to lock_timeout. A measure of many wallets may take longer; then it is to be tried again.
 SELECT pg_advisory_xact_lock(hashtextextended('vss-cloud usage', 0));
 
 -- name: RollUpDays :exec
@@ -82,7 +82,7 @@ SELECT tenant_id, 'month', date_trunc('month', start, 'UTC'), metric, sum(value)
 ON CONFLICT (tenant_id, grain, start, metric) DO UPDATE SET value = excluded.value WHERE u.value <> excluded.value;
 
 -- name: MeasureSlice :many
--- What every tenant has in wallets of this range, both ends included. No locks. Plan: a range of the primary key of
+-- What every tenant has in wallets of this range, both ends included. No locks of rows. Plan: a range of the primary key of
 -- wallets, and for each a descent of stores_by_wallet. Its snapshot keeps versions of every store's row as long as it
 -- runs (10 us a wallet, and more where pages are read from disk), so the wallets are read in slices.
 WITH w AS MATERIALIZED (

@@ -115,16 +115,46 @@ func rollUpSince(ctx context.Context, tx pgx.Tx, now, days, months time.Time) er
 // measure counts what every tenant has, and takes the hour's sample of it if there is none. It reads the wallets in
 // slices of some 20,000, each in a snapshot of its own: one of all would take a fifth of the time, and keep the old
 // versions of every store's row for as long, so that writes leave their pages. What changes meanwhile may be in or not.
+//
+// All of it is one transaction, so that no other instance comes in between and has it start over. Between two slices it
+// has the lock of maintenance and else neither a snapshot nor a lock, so no vacuum and no migration waits for it.
 func (r *Recorder) measure(ctx context.Context, now time.Time) (ours bool, err error) {
 	var wallets int64 // as last measured
 	for _, t := range *r.totals.Load() {
 		wallets += t.Wallets
 	}
-	all := map[uuid.UUID]dbgen.MeasureSliceRow{}
 	parts := min(16+uint64(wallets)/20_000, 1<<16)
+	return r.alone(ctx, time.Duration(parts)*reportTimeout, func(ctx context.Context, tx pgx.Tx) error {
+		// What bounds all of it is too long for a statement.
+		if err := dbgen.New().Bound(ctx, tx, strconv.FormatInt(reportTimeout.Milliseconds(), 10)); err != nil {
+			return err
+		}
+		all, err := measureSlices(ctx, tx, parts)
+		if err != nil {
+			return err
+		}
+		return within(ctx, reportTimeout, func(ctx context.Context) error {
+			if err := dbgen.New().StoreTotals(ctx, tx, totals(all)); err != nil {
+				return err
+			}
+			_, err := dbgen.New().SampleStored(ctx, tx, now.Truncate(time.Hour))
+			return err
+		})
+	})
+}
+
+// measureSlices is what every tenant has, in so many parts.
+func measureSlices(ctx context.Context, tx pgx.Tx, parts uint64) (map[uuid.UUID]dbgen.MeasureSliceRow, error) {
+	all := map[uuid.UUID]dbgen.MeasureSliceRow{}
+	if _, err := tx.Exec(ctx, "SAVEPOINT slice"); err != nil {
+		return nil, err
+	}
 	for i := range parts {
-		if ours, err = r.alone(ctx, reportTimeout, func(ctx context.Context, tx pgx.Tx) error {
+		if err := within(ctx, reportTimeout, func(ctx context.Context) error {
 			rows, err := dbgen.New().MeasureSlice(ctx, tx, slice(i, parts))
+			if err != nil {
+				return err
+			}
 			for _, row := range rows {
 				sum := all[row.TenantID]
 				sum.Wallets += row.Wallets
@@ -133,12 +163,17 @@ func (r *Recorder) measure(ctx context.Context, now time.Time) (ours bool, err e
 				sum.Bytes += row.Bytes
 				all[row.TenantID] = sum
 			}
+			_, err = tx.Exec(ctx, "ROLLBACK TO SAVEPOINT slice") // gives up the locks of the tables
 			return err
-		}); err != nil || !ours {
-			return ours, err
+		}); err != nil {
+			return nil, err
 		}
 	}
-	var p dbgen.StoreTotalsParams
+	return all, nil
+}
+
+// totals are rows of the table, in the order of tenants.
+func totals(all map[uuid.UUID]dbgen.MeasureSliceRow) (p dbgen.StoreTotalsParams) {
 	for _, tenant := range slices.SortedFunc(maps.Keys(all), func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) }) {
 		t := all[tenant]
 		p.Tenants = append(p.Tenants, tenant)
@@ -147,13 +182,7 @@ func (r *Recorder) measure(ctx context.Context, now time.Time) (ours bool, err e
 		p.Objects = append(p.Objects, t.Objects)
 		p.Bytes = append(p.Bytes, t.Bytes)
 	}
-	return r.alone(ctx, reportTimeout, func(ctx context.Context, tx pgx.Tx) error {
-		if err := dbgen.New().StoreTotals(ctx, tx, p); err != nil {
-			return err
-		}
-		_, err := dbgen.New().SampleStored(ctx, tx, now.Truncate(time.Hour))
-		return err
-	})
+	return p
 }
 
 // slice is the i-th of n equal parts of all wallets, whose keys are hashes.

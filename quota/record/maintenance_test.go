@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5"
 
 	"github.com/vss-cloud/vss-cloud/db/dbtest"
 	"github.com/vss-cloud/vss-cloud/quota"
@@ -310,6 +311,82 @@ func TestPruningIsDoneInPieces(t *testing.T) {
 	if n := query[int](t, d, "SELECT count(*) FROM usage"); n != 0 || pieces.Load() != 4 {
 		t.Errorf("%d rows are left after %d pieces, want none after 4", n, pieces.Load())
 	}
+}
+
+// With many instances and a long measure somebody's turn always comes while it lasts.
+func TestNobodyComesInBetweenTheSlicesOfAMeasureAndItHoldsUpNothing(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.store(t, uuid.New(), uuid.New(), 1, 1)
+	proxy, others := dbtest.NewProxy(t, d.url), dbtest.NewProxy(t, d.url)
+	r, _ := newRecorder(open(t, proxy.URL()), Config{})
+	other, _ := newRecorder(open(t, others.URL()), Config{})
+	var slices, maintained atomic.Int32
+	const held = `SELECT coalesce(string_agg(DISTINCT l.relation::regclass::text, ' '), '') || count(a.backend_xmin) || count(a.backend_xid)
+		  FROM pg_stat_activity a JOIN pg_locks l USING (pid) WHERE a.datname = current_database() AND a.state = 'idle in transaction'`
+	others.OnStatement(func(s string) {
+		if strings.Contains(s, "RollUp") || strings.Contains(s, "MeasureSlice") {
+			maintained.Add(1)
+		}
+	})
+	proxy.OnStatement(func(s string) {
+		slice := strings.Contains(s, "MeasureSlice")
+		if slice {
+			slices.Add(1)
+		}
+		if n := slices.Load(); n == 0 || n == 16 && !slice {
+			return // it measures not yet, or no more
+		}
+		if err := other.maintain(t.Context()); err != nil {
+			t.Error(err)
+		}
+		if !slice || slices.Load() == 1 { // which was just prepared
+			return
+		}
+		conn, err := pgx.Connect(t.Context(), d.url)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer conn.Close(t.Context())
+		var got string
+		if err := conn.QueryRow(t.Context(), held).Scan(&got); err != nil || got != "00" {
+			t.Errorf("it holds %s, %v", got, err)
+		}
+	})
+	if err := r.maintain(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if n := query[int](t, d, "SELECT count(*) FROM tenant_totals"); n != 1 || slices.Load() != 16 || maintained.Load() != 0 {
+		t.Errorf("%d tenants after %d slices, and another did %d steps", n, slices.Load(), maintained.Load())
+	}
+}
+
+func TestAMeasureThatBreaksOffLeavesItsLockToOthers(t *testing.T) {
+	t.Parallel()
+	d := newDatabase(t)
+	d.store(t, uuid.New(), uuid.New(), 1, 1)
+	proxy := dbtest.NewProxy(t, d.url)
+	var slices atomic.Int32
+	proxy.Inspect(func(statements []string) dbtest.Action {
+		for _, s := range statements {
+			if strings.Contains(s, "MeasureSlice") && slices.Add(1) == 5 {
+				return dbtest.CutAfter
+			}
+		}
+		return dbtest.Pass
+	})
+	r, _ := newRecorder(open(t, proxy.URL()), Config{})
+	if err := r.maintain(t.Context()); err == nil {
+		t.Error("it did not break off")
+	}
+	other, _ := newRecorder(open(t, d.url), Config{})
+	eventually(t, "another measures", func() bool {
+		if err := other.maintain(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return query[int](t, d, "SELECT count(*) FROM tenant_totals") == 1
+	})
 }
 
 func TestOneInstanceMaintainsWhileTheOthersGoOn(t *testing.T) {
