@@ -327,7 +327,7 @@ func enrolment(t *testing.T, s *shell, tenant, base string) {
 func rates(t *testing.T, s *shell, tenant, base string) {
 	s.reach(base)
 	s.want(2, "wallet_writes_per_minute 1 instead of 1200 refuses writes beyond it, for a while.*lose a channel.*say --yes", "tenant", "limits", tenant, "wallet_writes_per_minute=1")
-	s.want(0, "wallet_writes_burst +1 +the tenant", "tenant", "limits", tenant, "wallet_writes_per_minute=1", "wallet_writes_burst=1", "--yes")
+	s.want(0, "tenant_writes_burst +1 +the tenant", "tenant", "limits", tenant, "tenant_writes_per_minute=1", "tenant_writes_burst=1", "--yes")
 	eventually(t, func() bool {
 		code, _, err := s.run("put", "k", "v", "--url", base)
 		return code == 1 && regexp.MustCompile(`refused: too many calls .*\(HTTP 429\)`).MatchString(err)

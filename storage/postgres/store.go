@@ -41,7 +41,8 @@ const (
 	Read
 	List
 
-	// LargeWrite is a write of 8 MiB and more, which takes a place for this too: there is one at a time.
+	// LargeWrite is a write of 8 MiB and more. There is one at a time, and while others wait for that they must not
+	// hold the places of small ones.
 	LargeWrite
 )
 

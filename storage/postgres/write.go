@@ -116,19 +116,15 @@ func (s *Store) put(ctx context.Context, ks storage.Keyspace, batch storage.Batc
 		return result{}, translate(err)
 	}
 	defer done()
-	leave, err := s.enter(ctx, ks, Write)
+	kind := Write
+	if size(batch) >= large {
+		kind = LargeWrite
+	}
+	leave, err := s.enter(ctx, ks, kind)
 	if err != nil {
 		return result{}, err
 	}
 	defer leave()
-	if size(batch) >= large {
-		// After the other place, so that nobody has this one, for which all tenants wait, and waits in a line of its own.
-		leave, err := s.enter(ctx, ks, LargeWrite)
-		if err != nil {
-			return result{}, err
-		}
-		defer leave()
-	}
 
 	return again(ctx, func() (result, error) {
 		results, err := s.together(ctx, []*write{w})
