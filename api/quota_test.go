@@ -282,7 +282,7 @@ func TestAWriteAndADeleteTellWhichLineTheirStoreIsBeyond(t *testing.T) {
 // grown, their deletion, and the archive. Not one call is refused, for its rate neither: the limiter's clock stands still, so
 // that all of it is one burst.
 func TestAWalletOf40ChannelsAtItsHardLineClosesEveryChannelOverHTTP(t *testing.T) {
-	t.Parallel()
+	// Not in parallel: its 4,000 puts would take the time that other tests go by.
 	const channels, updates = 40, 100
 	g := govern(t)
 	w := g.wallet(t, "acme", 1)

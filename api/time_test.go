@@ -85,10 +85,19 @@ func TestADeadlinePassedSpoilsNothingForTheConnection(t *testing.T) {
 
 func TestTheDeadlineLeavesTimeToAnswerWithinNineSeconds(t *testing.T) {
 	t.Parallel()
-	p := start(t, over(hangs)) // as it is when nothing is configured
+	left := make(chan time.Duration, 1)                         // of the call's time, when it gets to its store
+	p := start(t, over(always(func(ctx context.Context) error { // as it is when nothing is configured
+		deadline, _ := ctx.Deadline()
+		left <- time.Until(deadline)
+		<-ctx.Done()
+		return fmt.Errorf("%w: %w", storage.ErrTooLate, ctx.Err())
+	})))
 	a := p.wallet(t, "acme", 1).put(t, "k", "v")
 	a.want(t, 503, internal)
-	if took, _ := p.log.of(t, a)["duration_ms"].(float64); took < 7000 || took > 9000 {
+	if left := <-left; left < 7*time.Second || left > 8500*time.Millisecond {
+		t.Errorf("it has %v, and then half a second to answer", left)
+	}
+	if took, _ := p.log.of(t, a)["duration_ms"].(float64); took < 7000 {
 		t.Errorf("answered after %v ms", took)
 	}
 }
