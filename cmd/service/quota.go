@@ -31,8 +31,8 @@ type governor struct {
 	meter     *quota.Meter
 	recorder  *record.Recorder
 
-	places *quota.Queue // in front of the pool's connections but one
-	large  *quota.Queue // in front of that one: large writes, one at a time
+	places *quota.Queue // in front of the pool
+	large  *quota.Queue // for large writes, which hold none of those: one at a time
 
 	live atomic.Int64 // instances, as last heard
 }
@@ -44,7 +44,7 @@ func newGovernor(pool, recordPool *db.Pool, directory *tenants.Directory, log *s
 		directory: directory,
 		limiter:   quota.NewLimiter(quota.LimiterConfig{}),
 		meter:     quota.NewMeter(quota.MeterConfig{}),
-		places:    quota.NewQueue(quota.QueueConfig{Places: int(pool.Config().MaxConns) - 1}),
+		places:    quota.NewQueue(quota.QueueConfig{Places: int(pool.Config().MaxConns)}),
 		large:     quota.NewQueue(quota.QueueConfig{Places: 1, WritePlaces: 1}),
 	}
 	host, _ := os.Hostname()
