@@ -67,10 +67,12 @@ func (c *Campaign) leave(ctx context.Context, stopped, other *faults.Instance) (
 		}
 		wallets[n] = w
 	}
-	// All at once, so that each has a connection to the instance that it keeps.
+	// All at once, so that each has a connection to the instance that it keeps. Who has left even now, as on a busy
+	// machine, may have a put on its way past every check.
 	var before sync.WaitGroup
-	for _, w := range wallets {
-		before.Go(func() { _ = put(w, w.through, "old") })
+	left := make([]bool, len(wallets))
+	for n, w := range wallets {
+		before.Go(func() { left[n] = put(w, w.through, "old") != nil })
 	}
 	before.Wait()
 	if err := stopped.Signal(syscall.SIGSTOP); err != nil {
@@ -81,8 +83,8 @@ func (c *Campaign) leave(ctx context.Context, stopped, other *faults.Instance) (
 		calls.Go(func() { _ = put(w, w.through, "from the one who left") })
 	}
 	calls.Wait()
-	for _, w := range wallets {
-		if err := put(w, w.past, "newer"); err == nil {
+	for n, w := range wallets {
+		if err := put(w, w.past, "newer"); err == nil && !left[n] {
 			newer = append(newer, w)
 		}
 	}
