@@ -2,6 +2,7 @@ package service
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -186,49 +187,34 @@ func (g *governor) tellOfTenants(ctx context.Context) {
 // observe makes metrics of what is in memory.
 func (g *governor) observe(provider metric.MeterProvider) error {
 	meter := provider.Meter("github.com/vss-cloud/vss-cloud/cmd/service")
-	writes, reads := metric.WithAttributes(attribute.String("kind", "write")), metric.WithAttributes(attribute.String("kind", "read"))
-	if _, err := meter.Int64ObservableGauge("vss.quota.waiting",
+	told := func(value func() int64) metric.Int64Callback {
+		return func(_ context.Context, o metric.Int64Observer) error { o.Observe(value()); return nil }
+	}
+	var errs [5]error
+	_, errs[0] = meter.Int64ObservableGauge("vss.instances",
+		metric.WithDescription("API instances that live, as this one last heard."), metric.WithInt64Callback(told(g.live.Load)))
+	_, errs[1] = meter.Int64ObservableCounter("vss.quota.evictions",
+		metric.WithDescription("Known wallets that became strangers, since as many others were known."),
+		metric.WithInt64Callback(told(g.limiter.Evicted)))
+	_, errs[2] = meter.Int64ObservableCounter("vss.usage.lost",
+		metric.WithDescription("Requests that were not metered, for want of memory."), metric.WithInt64Callback(told(g.meter.Lost)))
+	_, errs[3] = meter.Int64ObservableGauge("vss.quota.waiting",
 		metric.WithDescription("Calls that wait for a place in front of the store, by kind (lists are reads)."),
 		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			w, r := g.places.Waiting()
-			o.Observe(int64(w), writes)
-			o.Observe(int64(r), reads)
+			writes, reads := g.places.Waiting()
+			o.Observe(int64(writes), metric.WithAttributes(attribute.String("kind", "write")))
+			o.Observe(int64(reads), metric.WithAttributes(attribute.String("kind", "read")))
 			return nil
-		})); err != nil {
-		return fmt.Errorf("metrics: %w", err)
-	}
-	if _, err := meter.Int64ObservableGauge("vss.instances",
-		metric.WithDescription("API instances that live, as this one last heard."),
-		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			o.Observe(g.live.Load())
-			return nil
-		})); err != nil {
-		return fmt.Errorf("metrics: %w", err)
-	}
-	if _, err := meter.Int64ObservableCounter("vss.quota.evictions",
-		metric.WithDescription("Known wallets that became strangers, since as many others were known."),
-		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			o.Observe(g.limiter.Evicted())
-			return nil
-		})); err != nil {
-		return fmt.Errorf("metrics: %w", err)
-	}
-	if _, err := meter.Int64ObservableCounter("vss.usage.lost",
-		metric.WithDescription("Requests that were not metered, for want of memory."),
-		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error {
-			o.Observe(g.meter.Lost())
-			return nil
-		})); err != nil {
-		return fmt.Errorf("metrics: %w", err)
-	}
-	if _, err := meter.Float64ObservableGauge("vss.usage.age", metric.WithUnit("s"),
+		}))
+	_, errs[4] = meter.Float64ObservableGauge("vss.usage.age", metric.WithUnit("s"),
 		metric.WithDescription("Time since what tenants have was last measured, by any instance."),
 		metric.WithFloat64Callback(func(_ context.Context, o metric.Float64Observer) error {
 			if at := g.recorder.Measured(); !at.IsZero() {
 				o.Observe(time.Since(at).Seconds())
 			}
 			return nil
-		})); err != nil {
+		}))
+	if err := errors.Join(errs[:]...); err != nil {
 		return fmt.Errorf("metrics: %w", err)
 	}
 	return nil

@@ -154,7 +154,9 @@ func lowered(before, after quota.Values, totals *tenants.Totals) (will []string)
 			what = fmt.Sprintf("values that grow beyond %d bytes", c.Value.Last)
 		case "body_size":
 			what = fmt.Sprintf("calls of more than %d bytes, also those that make nothing grow", is)
-		case "wallet_writes_per_minute", "wallet_writes_burst", "tenant_writes_per_minute", "tenant_writes_burst":
+		case "wallet_writes_burst":
+			what = fmt.Sprintf("writes beyond %d at once, for a while", l.WalletRate(quota.Write).Burst)
+		case "wallet_writes_per_minute", "tenant_writes_per_minute", "tenant_writes_burst":
 			what = "writes beyond it, for a while"
 		}
 		if what != "" {

@@ -83,7 +83,7 @@ func New(pool *pgxpool.Pool, cfg Config) *Store {
 	}
 	if cfg.Enter == nil {
 		// Writes wait for locks, and for a standby that may be gone; reads must still find a connection.
-		writes := make(chan struct{}, max(1, pool.Config().MaxConns*3/4))
+		writes := make(chan struct{}, max(1, pool.Config().MaxConns*3/4-1)) // and a large one
 		larges := make(chan struct{}, 1)
 		cfg.Enter = func(ctx context.Context, _ storage.Keyspace, kind Kind) (func(), error) {
 			switch kind {
