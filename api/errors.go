@@ -99,7 +99,7 @@ func answerTo(err error) answer {
 	case is(tenants.ErrSuspect):
 		return answer{status: 429, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: known.Error(),
 			retryAfter: true, level: slog.LevelWarn}
-	case is(tenants.ErrNotLoaded, tenants.ErrKeysUnavailable, quota.ErrQueueFull, quota.ErrQueueTimeout, errOverloaded, errDraining, errSlowBody):
+	case is(tenants.ErrNotLoaded, tenants.ErrKeysUnavailable, tenants.ErrAmbiguousSource, quota.ErrQueueFull, quota.ErrQueueTimeout, errOverloaded, errDraining, errSlowBody):
 		return answer{status: 503, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: known.Error(),
 			retryAfter: true, level: slog.LevelWarn}
 	case is(storage.ErrAmbiguous):

@@ -68,11 +68,16 @@ func (s *Service) change(
 			return err
 		}
 		was := facts(before) // apply may change it in place
+		routed := before.routing()
 		if err := apply(tx, before); err != nil {
 			return err
 		}
 		if after, err = find(ctx, tx, slug); err != nil {
 			return err
+		}
+		if err := after.routing().ambiguous(routed); err != nil {
+			ambiguous, _ := errors.AsType[*ambiguity](err)
+			return ambiguous.invalid()
 		}
 		detail := compare(was, facts(after))
 		if len(detail) == 0 {

@@ -151,7 +151,7 @@ func (a *Authenticator) Run(ctx context.Context) {
 // Authenticate verifies a request's credentials for the tenant, which must be of a [Directory]. The form of
 // Authorization, and of a token its iss or kid, decide which of the tenant's sources it is verified against, so
 // that no scheme can name another scheme's wallet (CONTRACT section 4). What cannot be accepted fails with an
-// [*AuthError]; what cannot be decided now with [ErrKeysUnavailable] or [ErrSuspect].
+// [*AuthError]; what cannot be decided now with [ErrKeysUnavailable], [ErrAmbiguousSource] or [ErrSuspect].
 func (a *Authenticator) Authenticate(ctx context.Context, tenant *Tenant, header http.Header, from netip.Addr) (Caller, error) {
 	now := a.now()
 	v, err := a.authenticate(ctx, tenant, header, from, now)
@@ -318,10 +318,14 @@ func readSignature(tenant *Tenant, text string) (credential, error) {
 	if err != nil {
 		return nil, err
 	}
-	if tenant.schemes.signature == nil {
+	by, err := tenant.schemes.routing.route(look{signature: true})
+	switch {
+	case err != nil:
+		return nil, err
+	case by == nil:
 		return nil, refuse(reasonNoSource)
 	}
-	return &signed{token, tenant.schemes.signature}, nil
+	return &signed{token, by}, nil
 }
 
 func (s *signed) source() *Source     { return s.by }
@@ -347,15 +351,18 @@ type bearer struct {
 
 func readToken(tenant *Tenant, text string) (credential, error) {
 	v := tenant.schemes
-	if len(v.byIssuer) == 0 && v.anyIssuer == nil && len(v.byKeyID) == 0 {
+	if !v.routing.takesTokens() {
 		return nil, refuse(reasonNoSource)
 	}
 	token, err := jwt.Parse(text)
 	if err != nil {
 		return nil, refuseToken(err)
 	}
-	by := v.choose(token)
-	if by == nil {
+	by, err := v.choose(token)
+	switch {
+	case err != nil:
+		return nil, err
+	case by == nil:
 		return nil, refuse(reasonNoIssuer)
 	}
 	return &bearer{token, by}, nil

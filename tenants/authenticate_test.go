@@ -318,12 +318,12 @@ func TestAKeyOfAURLCanBeRevokedThoughTheURLStillHasIt(t *testing.T) {
 		t.Error("the other key is revoked too")
 	}
 	// A change of what is nothing to the source voids no credential that was verified by its keys.
-	before := find1(t, d, "acme").schemes.anyIssuer.issuer.Set()
+	before := find1(t, d, "acme").schemes.anyToken().issuer.Set()
 	p.create(t, "bystander")
 	if err := d.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if find1(t, d, "acme").schemes.anyIssuer.issuer.Set() != before {
+	if find1(t, d, "acme").schemes.anyToken().issuer.Set() != before {
 		t.Error("the keys were replaced by the same ones")
 	}
 

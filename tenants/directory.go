@@ -201,7 +201,7 @@ func (d *Directory) load(ctx context.Context, last *snapshot) (*snapshot, error)
 		}
 		if before != nil && before.provesAs(t, issuers) {
 			// With what they point into, so that a caller's source is one of its tenant's.
-			t.schemes, t.Sources, t.ClientKeys = before.schemes, before.Sources, before.ClientKeys
+			t.schemes, t.Sources, t.Removed, t.ClientKeys = before.schemes, before.Sources, before.Removed, before.ClientKeys
 		} else {
 			t.schemes = prepare(t, issuers, d.cfg.Log)
 		}
@@ -224,8 +224,8 @@ func (d *Directory) load(ctx context.Context, last *snapshot) (*snapshot, error)
 // was that [prepare] makes them of. What an [Authenticator] asks of the tenant itself at each request, as the state of
 // its gate, is not in them.
 func (t *Tenant) provesAs(loaded *Tenant, issuers map[uuid.UUID]*jwt.Source) bool {
-	return t.ID == loaded.ID && reflect.DeepEqual(t.Sources, loaded.Sources) && reflect.DeepEqual(t.ClientKeys, loaded.ClientKeys) &&
-		!slices.ContainsFunc(t.schemes.tokens, func(s *tokenSource) bool { return s.issuer != issuers[s.ID] })
+	return t.ID == loaded.ID && reflect.DeepEqual(t.Sources, loaded.Sources) && reflect.DeepEqual(t.Removed, loaded.Removed) &&
+		reflect.DeepEqual(t.ClientKeys, loaded.ClientKeys) && t.schemes.follow(issuers)
 }
 
 // All are all tenants, in the order of their slugs; none before the directory is loaded.
@@ -257,8 +257,8 @@ type Issuer struct {
 // Issuers are all key sets at URLs that this directory keeps.
 func (d *Directory) Issuers() (all []Issuer) {
 	for _, t := range d.All() {
-		for _, s := range t.schemes.tokens {
-			if s.issuer != nil {
+		for i := range t.Sources {
+			if s := t.schemes.tokens[&t.Sources[i]]; s != nil && s.issuer != nil {
 				all = append(all, Issuer{t.ID, s.ID, s.Name, s.issuer.Status()})
 			}
 		}

@@ -53,6 +53,10 @@ func (a *Authenticator) Explain(ctx context.Context, tenant *Tenant, header http
 		return e
 	}
 	c, err := read(tenant, text)
+	if ambiguous, ok := errors.AsType[*ambiguity](err); ok {
+		add("source", ErrAmbiguousSource, "%v", ambiguous)
+		return e
+	}
 	if _, isToken := cutBearer(text); isToken {
 		if !add("form", err, "a token (JWT)") {
 			return e

@@ -2,7 +2,6 @@ package tenants
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -58,7 +57,7 @@ func (s *Service) AddKeys(ctx context.Context, actor Actor, slug, source string,
 				return err
 			}
 		}
-		return errors.Join(checkUnambiguous(t.Sources), src.checkKeys())
+		return src.checkKeys()
 	})
 }
 

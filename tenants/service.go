@@ -260,6 +260,8 @@ func translate(err error) error {
 		return ErrSlugTaken
 	case "one_tenant_a_host":
 		return ErrDomainTaken
+	case "one_source_an_issuer":
+		return &InvalidError{"issuer", "another source of this tenant takes the tokens of this issuer"}
 	default:
 		return err
 	}

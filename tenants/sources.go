@@ -88,7 +88,7 @@ func (s *Service) AddSource(ctx context.Context, actor Actor, slug string, n New
 		for _, k := range keys {
 			src.Keys = append(src.Keys, SourceKey{ID: k.ID(), Public: k.JWK(), State: jwt.Active})
 		}
-		if err := errors.Join(checkUnambiguous(append(slices.Clone(t.Sources), *src)), src.checkKeys()); err != nil {
+		if err := src.checkKeys(); err != nil {
 			return err
 		}
 		return s.insertWithKeys(ctx, tx, t.ID, src)
@@ -233,7 +233,7 @@ func (s *Service) SetSource(ctx context.Context, actor Actor, slug, name string,
 		if err := s.applyChange(src, c); err != nil {
 			return err
 		}
-		if err := errors.Join(checkUnambiguous(t.Sources), src.checkKeys()); err != nil {
+		if err := src.checkKeys(); err != nil {
 			return err
 		}
 		return updateSource(ctx, tx, src, false)

@@ -1,0 +1,265 @@
+package tenants
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/netip"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/google/uuid"
+	"pgregory.net/rapid"
+
+	"github.com/vss-cloud/vss-cloud/db"
+	"github.com/vss-cloud/vss-cloud/tenants/jwt"
+	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
+)
+
+// anyToken is the source that takes every token.
+func (v *schemes) anyToken() *tokenSource { return v.tokens[v.routing.any.source] }
+
+// Issuers and kids of random sources and tokens: few, so that they meet. Two issuers are those of LNURL sources.
+var (
+	logins      = []uuid.UUID{uuid.MustParse("00000000-0000-4000-8000-000000000001"), uuid.MustParse("00000000-0000-4000-8000-000000000002")}
+	someIssuers = []string{"", "https://a.example", "https://b.example", logins[0].URN(), logins[1].URN()}
+	someKids    = []string{"", "k1", "k2", "k3"}
+)
+
+func anySource(t *rapid.T, name string) Source {
+	src := Source{
+		ID: uuid.NewSHA1(uuid.Nil, []byte(name)), Name: name, Kind: JWT,
+		Namespace: rapid.SampledFrom([]string{"jwt:x", "jwt:y"}).Draw(t, "namespace"),
+	}
+	switch rapid.SampledFrom([]string{"signature", "lnurl", "issuer", "issuer", "kid", "any"}).Draw(t, "kind") {
+	case "signature":
+		src.Kind, src.Namespace = Signature, "sig"
+	case "lnurl":
+		src.ID = rapid.SampledFrom(logins).Draw(t, "login")
+		src.Kind, src.Namespace, src.Rules = LNURL, "lnurl", loginRules(src.ID)
+	case "issuer":
+		src.Rules = from(rapid.SampledFrom(someIssuers[1:]).Draw(t, "issuer"))
+	case "kid":
+		src.ByKeyID = true
+		for _, kid := range rapid.SliceOfNDistinct(rapid.SampledFrom(someKids[1:]), 1, 2, rapid.ID).Draw(t, "kids") {
+			src.Keys = append(src.Keys, SourceKey{ID: kid, State: jwt.Active})
+		}
+	}
+	return src
+}
+
+func anySources(t *rapid.T, label string, most int) []Source {
+	all := make([]Source, rapid.IntRange(0, most).Draw(t, label))
+	for i := range all {
+		all[i] = anySource(t, fmt.Sprint(label, i))
+	}
+	return all
+}
+
+// allLooks are all credentials of these issuers and kids, and one of others.
+func allLooks() []look {
+	all := []look{{signature: true}}
+	for _, issuer := range append([]string{"https://other.example"}, someIssuers...) {
+		for _, kid := range append([]string{"other"}, someKids...) {
+			all = append(all, look{issuer: issuer, kid: kid})
+		}
+	}
+	return all
+}
+
+// takers are the sources that would take a credential if each were alone, by what each looks at.
+func takers(sources, removed []Source, l look) (found []*Source) {
+	ours := func(s Source) bool { return s.Kind == LNURL && *s.Rules.Issuer == l.issuer }
+	issued := slices.ContainsFunc(sources, ours) || slices.ContainsFunc(removed, ours)
+	for i := range sources {
+		s := &sources[i]
+		takes := false
+		switch {
+		case l.signature || s.Kind == Signature:
+			takes = l.signature && s.Kind == Signature
+		case s.Rules.Issuer != nil:
+			takes = *s.Rules.Issuer == l.issuer
+		case s.ByKeyID:
+			takes = !issued && s.key(l.kid) != nil
+		default:
+			takes = !issued
+		}
+		if takes {
+			found = append(found, s)
+		}
+	}
+	return found
+}
+
+func TestEveryCredentialIsRoutedToAtMostOneSource(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		sources, removed := anySources(t, "source", 5), anySources(t, "removed", 2)
+		table := newRouting(sources, removed)
+		shuffled := slices.Clone(rapid.Permutation(sources).Draw(t, "shuffled"))
+		for i := range shuffled {
+			shuffled[i].Name = fmt.Sprint("name", i)
+		}
+		again := newRouting(shuffled, rapid.Permutation(removed).Draw(t, "shuffled removed"))
+		ambiguous := false
+		for _, l := range allLooks() {
+			got, err := table.route(l)
+			ambiguous = ambiguous || err != nil
+			candidates := takers(sources, removed, l)
+			switch {
+			case err != nil && !errors.Is(err, ErrAmbiguousSource), err != nil && got != nil:
+				t.Fatalf("%+v: got %+v, %v", l, got, err)
+			case got == nil && err == nil && len(candidates) > 0:
+				t.Fatalf("%+v: nobody's, though %s takes it", l, candidates[0].Name)
+			case got != nil && !slices.Contains(candidates, got):
+				t.Fatalf("%+v: goes to %s, which does not take it", l, got.Name)
+			}
+			for _, other := range candidates {
+				if got != nil && (other.Namespace != got.Namespace || other != got && other.mode() == got.mode()) {
+					t.Fatalf("%+v: goes to %s, and %s would take it as well", l, got.Name, other.Name)
+				}
+			}
+			same, err2 := again.route(l)
+			if (err == nil) != (err2 == nil) || (got == nil) != (same == nil) || got != nil && got.ID != same.ID {
+				t.Fatalf("%+v: in another order and by other names it goes to %+v (%v), not to %+v (%v)", l, same, err2, got, err)
+			}
+		}
+		if err := table.ambiguous(newRouting(nil, nil)); (err != nil) != ambiguous {
+			t.Fatalf("of the whole is said %v, and of some credential: %v", err, ambiguous)
+		}
+	})
+}
+
+// A source is saved if and only if every credential still has one owner, whatever kinds of sources there are.
+func TestWhatIsSavedIsWhatIsUnambiguous(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	keys := map[string]*lnurl.SigningKey{}
+	kids := make([]string, 3)
+	for i := range kids {
+		k := lnurl.NewSigningKey()
+		kids[i], keys[k.ID()] = k.ID(), k
+	}
+	n := 0
+	rapid.Check(t, func(rt *rapid.T) {
+		n++
+		slug := fmt.Sprint("t", n)
+		tenant := p.create(t, slug)
+		tenant = p.addSource(t, slug, NewSource{Name: "lnurl", Kind: LNURL, Host: slug + ".vss.example"})
+		ours := *tenant.source(LNURL).Rules.Issuer
+		if rapid.Bool().Draw(rt, "removed") {
+			tenant = done(t)(p.service.RemoveSource(t.Context(), root, slug, "lnurl"))
+		}
+		for i := range 4 {
+			add := NewSource{Name: fmt.Sprint("s", i), Kind: JWT, Rules: from("")}
+			switch rapid.SampledFrom([]string{"issuer", "issuer", "kid", "any"}).Draw(rt, "by") {
+			case "issuer":
+				add.Rules = from(rapid.SampledFrom([]string{"https://a.example", "https://b.example", ours}).Draw(rt, "issuer"))
+				add.Keys = jwks(keys[kids[0]])
+			case "kid":
+				kid := rapid.SampledFrom(kids).Draw(rt, "kid")
+				add.ByKeyID, add.Keys = true, jwks(keys[kid])
+			case "any":
+				add.Keys = jwks(keys[kids[0]])
+			}
+			namespace := "jwt:" + add.Name
+			if jwts := slices.DeleteFunc(slices.Clone(tenant.Sources), func(s Source) bool { return s.Kind != JWT }); len(jwts) > 0 && rapid.Bool().Draw(rt, "shared") {
+				add.NamespaceOf, namespace = jwts[0].Name, jwts[0].Namespace
+			}
+			would := Source{Name: add.Name, Kind: JWT, Namespace: namespace, Rules: add.Rules, ByKeyID: add.ByKeyID}
+			for kid := range keys {
+				if bytes.Contains(add.Keys, []byte(kid)) {
+					would.Keys = append(would.Keys, SourceKey{ID: kid})
+				}
+			}
+			table := newRouting(append(slices.Clone(tenant.Sources), would), tenant.Removed)
+			unambiguous := true
+			for _, issuer := range []string{"", "https://a.example", "https://b.example", ours} {
+				for _, kid := range append([]string{""}, kids...) {
+					_, err := table.route(look{issuer: issuer, kid: kid})
+					unambiguous = unambiguous && err == nil
+				}
+			}
+			after, err := p.service.AddSource(t.Context(), root, slug, add)
+			if (err == nil) != unambiguous {
+				rt.Fatalf("unambiguous: %v, and saved: %v, for %+v beside %+v", unambiguous, err, add, tenant.Sources)
+			}
+			if err == nil {
+				tenant = after
+			} else if _, ok := errors.AsType[*InvalidError](err); !ok {
+				rt.Fatal(err)
+			}
+		}
+	})
+}
+
+func TestTheIssuerOfALoginIsNoOtherSources(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	tenant := p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
+	ours := *tenant.source(LNURL).Rules.Issuer
+	steal := func(name string) {
+		t.Helper()
+		_, err := p.service.AddSource(t.Context(), root, "acme", NewSource{
+			Name: name, Kind: JWT, Rules: from(ours), JWKSURL: "https://acme.vss.example/lnurl/jwks.json",
+		})
+		wantInvalid(t, err, "issuer")
+	}
+	steal("a") // before and after the other by name
+	steal("z")
+	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from("https://a.example"), Keys: jwks(lnurl.NewSigningKey())})
+	_, err := p.service.SetSource(t.Context(), root, "acme", "auth", SourceChange{Issuer: &ours})
+	wantInvalid(t, err, "issuer")
+	// Nor when it is gone: its tokens live on for a while, and its wallets for ever.
+	done(t)(p.service.RemoveSource(t.Context(), root, "acme", "lnurl"))
+	steal("b")
+}
+
+// Rows that the service would not have written, as by hand, make nobody another's wallet: what could belong to two
+// sources is put off, and all else goes on.
+func TestAnAmbiguousTableIsNotServedWhoeverWroteIt(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	login, other, stolen := lnurl.NewSigningKey(), lnurl.NewSigningKey(), lnurl.NewSigningKey()
+	tenant := p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
+	ours := *tenant.source(LNURL).Rules.Issuer
+	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from("https://a.example"), Keys: jwks(other)})
+	p.addSource(t, "acme", NewSource{Name: "zz", Kind: JWT, Rules: from("https://z.example"), Keys: jwks(stolen, login)})
+	p.sql(t, "UPDATE credential_sources SET issuer = $1 WHERE name = 'zz'", ours)
+
+	var log bytes.Buffer
+	d := newDirectory(t, open(t, p.url, db.RoleAPI), DirectoryConfig{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err := d.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if text := log.String(); strings.Count(text, "contradict each other") != 1 || !strings.Contains(text, "zz") || !strings.Contains(text, "lnurl") {
+		t.Errorf("the log says %q", text)
+	}
+	a := NewAuthenticator(AuthenticatorConfig{})
+	try := func(k *lnurl.SigningKey, issuer string) (Caller, error) {
+		return a.Authenticate(t.Context(), find1(t, d, "acme"), with(bearerOf(k, issuer, "w")), netip.Addr{})
+	}
+	for _, k := range []*lnurl.SigningKey{login, stolen, other} {
+		_, err := try(k, ours)
+		wantError(t, err, ErrAmbiguousSource)
+	}
+	if c, err := try(other, "https://a.example"); err != nil || c.Source.Namespace != "jwt:auth" {
+		t.Errorf("the other issuer: got %+v, %v", c.Source, err)
+	}
+	if _, err := find1(t, d, "acme").schemes.routing.route(look{signature: true}); err != nil {
+		t.Error(err)
+	}
+	// What has nothing to do with it can still be changed, and so can it, step by step.
+	done(t)(p.service.Set(t.Context(), root, "acme", Change{Name: ptr("Acme")}))
+	done(t)(p.service.RemoveSource(t.Context(), root, "acme", "zz"))
+	if err := d.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := try(stolen, ours); errors.Is(err, ErrAmbiguousSource) {
+		t.Error(err)
+	}
+}
