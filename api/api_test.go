@@ -37,6 +37,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/storage/postgres"
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
 )
 
@@ -51,7 +52,7 @@ func TestMain(m *testing.M) {
 
 const baseDomain = "vss.example"
 
-var operator = tenants.Actor{Kind: tenants.Operator, Name: "root@host"}
+var operator = audit.Actor{Role: audit.Operator, Name: "root@host"}
 
 // The codes of errors, as the contract's table abbreviates them.
 const (

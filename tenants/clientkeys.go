@@ -12,6 +12,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 )
 
 const (
@@ -33,8 +34,8 @@ func newClientKey() (key, prefix string) {
 }
 
 // AddClientKey makes a client key of the name, which has 1 to 200 characters. It is returned, and kept nowhere. It
-// fails with [ErrNoActor], [ErrNotFound] or an [*InvalidError].
-func (s *Service) AddClientKey(ctx context.Context, actor Actor, slug, name string) (*Tenant, string, error) {
+// fails with [audit.ErrNoActor], [ErrNotFound] or an [*InvalidError].
+func (s *Service) AddClientKey(ctx context.Context, actor audit.Actor, slug, name string) (*Tenant, string, error) {
 	if err := checkName(name); err != nil {
 		return nil, "", err
 	}
@@ -59,8 +60,8 @@ func insertClientKey(ctx context.Context, tx pgx.Tx, t *Tenant, key, prefix, nam
 }
 
 // RotateClientKey makes a client key in the place of the one with this prefix, which goes on for the overlap. It
-// fails with [ErrNoActor], [ErrNotFound] or an [*InvalidError].
-func (s *Service) RotateClientKey(ctx context.Context, actor Actor, slug, prefix string, overlap time.Duration) (*Tenant, string, error) {
+// fails with [audit.ErrNoActor], [ErrNotFound] or an [*InvalidError].
+func (s *Service) RotateClientKey(ctx context.Context, actor audit.Actor, slug, prefix string, overlap time.Duration) (*Tenant, string, error) {
 	if overlap < 0 || overlap > MaxOverlap {
 		return nil, "", &InvalidError{"overlap", fmt.Sprintf("must be 0s to %s", MaxOverlap)}
 	}
@@ -89,9 +90,9 @@ func (s *Service) RotateClientKey(ctx context.Context, actor Actor, slug, prefix
 	return t, key, nil
 }
 
-// RevokeClientKey ends the client key with this prefix at once. It fails with [ErrNoActor], [ErrNotFound], or an
+// RevokeClientKey ends the client key with this prefix at once. It fails with [audit.ErrNoActor], [ErrNotFound], or an
 // [*InvalidError] for the last one that opens a gate.
-func (s *Service) RevokeClientKey(ctx context.Context, actor Actor, slug, prefix string) (*Tenant, error) {
+func (s *Service) RevokeClientKey(ctx context.Context, actor audit.Actor, slug, prefix string) (*Tenant, error) {
 	return s.changeTenant(ctx, actor, "client_key.revoke", slug, func(tx pgx.Tx, t *Tenant) error {
 		k := t.clientKey(prefix)
 		switch {

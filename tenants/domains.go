@@ -8,9 +8,11 @@ import (
 	"slices"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 )
 
 // Resolver is asked for DNS records, as a [net.Resolver] is.
@@ -19,6 +21,8 @@ type Resolver interface {
 }
 
 const (
+	checkDomainAction audit.Action = "domain.check"
+
 	maxDomains  = 100
 	dnsTimeout  = 10 * time.Second
 	recordLabel = "_vss-cloud."
@@ -33,9 +37,9 @@ func (d *Domain) Record() (name, text string) { return recordLabel + d.Host, rec
 
 // AddDomain claims a host name for the tenant. It is served once its DNS record ([Domain.Record]) was seen by
 // [Service.CheckDomain], or at once where an operator vouches for it. From then on it belongs to the tenant
-// wholly: the paths of other tenants are refused there. It fails with [ErrNoActor], [ErrNotFound],
+// wholly: the paths of other tenants are refused there. It fails with [audit.ErrNoActor], [ErrNotFound],
 // [ErrDomainTaken] or an [*InvalidError].
-func (s *Service) AddDomain(ctx context.Context, actor Actor, slug, host string, vouch bool) (*Tenant, error) {
+func (s *Service) AddDomain(ctx context.Context, actor audit.Actor, slug, host string, vouch bool) (*Tenant, error) {
 	host, err := s.checkDomain(host)
 	if err != nil {
 		return nil, err
@@ -78,7 +82,7 @@ func (s *Service) checkDomain(domain string) (string, error) {
 
 // release takes the host from a tenant that has it and no longer proves it: whose record is not among these, if it
 // ever needed one. It fails with [ErrDomainTaken] where one still has it.
-func release(ctx context.Context, tx pgx.Tx, actor Actor, by *Tenant, host string, records []string) error {
+func release(ctx context.Context, tx pgx.Tx, actor audit.Actor, by *Tenant, host string, records []string) error {
 	q := dbgen.New()
 	row, err := q.DomainOwner(ctx, tx, host)
 	if errors.Is(err, pgx.ErrNoRows) || err == nil && row.TenantID == by.ID {
@@ -91,21 +95,36 @@ func release(ctx context.Context, tx pgx.Tx, actor Actor, by *Tenant, host strin
 	if _, text := d.Record(); d.State != Lost && (d.Vouched || records == nil || slices.Contains(records, text)) {
 		return fmt.Errorf("%q: %w", host, ErrDomainTaken)
 	}
-	if err := q.UpdateDomain(ctx, tx, dbgen.UpdateDomainParams{TenantID: row.TenantID, Host: host, State: string(Pending)}); err != nil {
-		return err
-	}
-	return q.InsertAudit(ctx, tx, dbgen.InsertAuditParams{
-		Actor: actor.String(), Action: "domain.release", TenantID: &row.TenantID,
-		Detail: fmt.Appendf(nil, `{"domain:%s":{"before":{"state":%q},"after":{"state":"pending"}}}`, host, d.State),
+	_, err = audit.Change(ctx, tx, actor, "domain.release", domainSubject{tenant: row.TenantID, host: host}, func() error {
+		return q.UpdateDomain(ctx, tx, dbgen.UpdateDomainParams{TenantID: row.TenantID, Host: host, State: string(Pending)})
 	})
+	return err
+}
+
+// domainSubject is a tenant's domain that another one gets.
+type domainSubject struct {
+	controlPlane
+	tenant uuid.UUID
+	host   string
+}
+
+func (s domainSubject) Read(ctx context.Context, tx pgx.Tx) (*uuid.UUID, audit.Facts, error) {
+	rows, err := dbgen.New().Domains(ctx, tx, &s.tenant)
+	facts := audit.Facts{}
+	for _, row := range rows {
+		if d := domainOf(row); d.Host == s.host {
+			facts[domainFact(s.host)] = domainFacts(&d)
+		}
+	}
+	return &s.tenant, facts, err
 }
 
 // CheckDomain asks DNS whether the domain is the tenant's: one that is becomes verified, and a verified one that
 // is no longer becomes lost, and then fails with [ErrUnproved]. Where DNS does not answer nothing changes. One that
-// an operator vouched for stays verified. It fails besides with [ErrNoActor], [ErrNotFound], [ErrDomainTaken] or
+// an operator vouched for stays verified. It fails besides with [audit.ErrNoActor], [ErrNotFound], [ErrDomainTaken] or
 // what DNS failed with.
-func (s *Service) CheckDomain(ctx context.Context, actor Actor, slug, domain string) (*Tenant, error) {
-	if err := actor.authorize(); err != nil {
+func (s *Service) CheckDomain(ctx context.Context, actor audit.Actor, slug, domain string) (*Tenant, error) {
+	if err := actor.Authorize(checkDomainAction); err != nil {
 		return nil, err
 	}
 	t, err := s.Get(ctx, slug)
@@ -123,7 +142,7 @@ func (s *Service) CheckDomain(ctx context.Context, actor Actor, slug, domain str
 	}
 	name, text := d.Record()
 	proved := slices.Contains(records, text)
-	after, err := s.changeTenant(ctx, actor, "domain.check", slug, func(tx pgx.Tx, t *Tenant) error {
+	after, err := s.changeTenant(ctx, actor, checkDomainAction, slug, func(tx pgx.Tx, t *Tenant) error {
 		now := time.Now()
 		d := t.domain(host)
 		if d == nil {
@@ -163,9 +182,9 @@ func (s *Service) records(ctx context.Context, d *Domain) ([]string, error) {
 }
 
 // RemoveDomain takes a host name from the tenant. Wallets that still use it are refused. It fails with
-// [ErrNoActor], [ErrNotFound], or an [*InvalidError] for the host of an LNURL source, whose wallets have their
+// [audit.ErrNoActor], [ErrNotFound], or an [*InvalidError] for the host of an LNURL source, whose wallets have their
 // keys from it.
-func (s *Service) RemoveDomain(ctx context.Context, actor Actor, slug, domain string) (*Tenant, error) {
+func (s *Service) RemoveDomain(ctx context.Context, actor audit.Actor, slug, domain string) (*Tenant, error) {
 	host := asStored(domain)
 	return s.changeTenant(ctx, actor, "domain.remove", slug, func(tx pgx.Tx, t *Tenant) error {
 		if t.domain(host) == nil {

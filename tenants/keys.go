@@ -10,6 +10,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
 )
@@ -18,8 +19,8 @@ import (
 const maxSourceKeys = 100
 
 // AddKeys adds keys to a JWT source that has no URL, in any form that [jwt.ParseKeys] takes, active or on
-// standby. It fails with [ErrNoActor], [ErrNotFound] or an [*InvalidError].
-func (s *Service) AddKeys(ctx context.Context, actor Actor, slug, source string, text []byte, state jwt.State) (*Tenant, error) {
+// standby. It fails with [audit.ErrNoActor], [ErrNotFound] or an [*InvalidError].
+func (s *Service) AddKeys(ctx context.Context, actor audit.Actor, slug, source string, text []byte, state jwt.State) (*Tenant, error) {
 	keys, err := jwt.ParseKeys(text)
 	if err != nil {
 		return nil, &InvalidError{"keys", err.Error()}
@@ -70,9 +71,9 @@ func (s *Source) key(id string) *SourceKey {
 }
 
 // SetKey puts a key of a JWT source into a state; a retired key verifies until then. A revoked key stays so. Of a
-// source with a URL, keys can be revoked, nothing else: the URL says the rest. It fails with [ErrNoActor],
+// source with a URL, keys can be revoked, nothing else: the URL says the rest. It fails with [audit.ErrNoActor],
 // [ErrNotFound] or an [*InvalidError].
-func (s *Service) SetKey(ctx context.Context, actor Actor, slug, source, kid string, state jwt.State, until time.Time) (*Tenant, error) {
+func (s *Service) SetKey(ctx context.Context, actor audit.Actor, slug, source, kid string, state jwt.State, until time.Time) (*Tenant, error) {
 	switch {
 	case state != jwt.Standby && state != jwt.Active && state != jwt.Retired && state != jwt.Revoked:
 		return nil, &InvalidError{"state", fmt.Sprintf("must be %s, %s, %s or %s", jwt.Standby, jwt.Active, jwt.Retired, jwt.Revoked)}
@@ -168,9 +169,9 @@ func (s *Source) fetchedKeys(ctx context.Context, tx dbgen.DBTX) ([]jwt.Key, err
 }
 
 // RotateKey gives an LNURL source a new key to sign tokens with. The old one verifies until the last token that it
-// signed has ended or, revoked, no more: then all wallets log in anew. It fails with [ErrNoActor], [ErrNotFound]
+// signed has ended or, revoked, no more: then all wallets log in anew. It fails with [audit.ErrNoActor], [ErrNotFound]
 // or an [*InvalidError].
-func (s *Service) RotateKey(ctx context.Context, actor Actor, slug, source string, revoke bool) (*Tenant, error) {
+func (s *Service) RotateKey(ctx context.Context, actor audit.Actor, slug, source string, revoke bool) (*Tenant, error) {
 	return s.changeTenant(ctx, actor, "key.rotate", slug, func(tx pgx.Tx, t *Tenant) error {
 		src := named(t.Sources, source)
 		switch {
@@ -218,7 +219,7 @@ func (s *Service) newSigningKey(tenant uuid.UUID) SourceKey {
 
 // Reseal seals every signing key under the master key that is first in its file, and says how many were not. It
 // fails as [masterkey.Key.Reseal] does.
-func (s *Service) Reseal(ctx context.Context, actor Actor) (resealed int, err error) {
+func (s *Service) Reseal(ctx context.Context, actor audit.Actor) (resealed int, err error) {
 	if s.cfg.MasterKey == nil {
 		return 0, &InvalidError{"master_key", "name its file"}
 	}

@@ -15,6 +15,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
 	"github.com/vss-cloud/vss-cloud/quota"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
 )
@@ -87,7 +88,7 @@ func TestAPlanSaysEveryLimitInBounds(t *testing.T) {
 		p.sql(t, "DELETE FROM plans WHERE name = 'lacking'")
 	}
 	wantInvalid(t, p.service.SavePlan(t.Context(), root, "bad", "", quota.Values{"limit_of_tomorrow": 1}), "limit_of_tomorrow")
-	wantError(t, p.service.SavePlan(t.Context(), Actor{}, "x", "", plans["standard"]), ErrNoActor)
+	wantError(t, p.service.SavePlan(t.Context(), audit.Actor{}, "x", "", plans["standard"]), audit.ErrNoActor)
 	wantInvalid(t, p.service.SavePlan(t.Context(), root, "Bad Name", "", plans["standard"]), "plan")
 	if after, err := p.service.Plans(t.Context()); err != nil || !reflect.DeepEqual(plans, after) {
 		t.Errorf("there are %v, %v", after, err)

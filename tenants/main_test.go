@@ -15,12 +15,13 @@ import (
 
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/db/dbtest"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
 )
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
-var root = Actor{Kind: Operator, Name: "root@host"}
+var root = audit.Actor{Role: audit.Operator, Name: "root@host"}
 
 const baseDomain = "vss.example"
 

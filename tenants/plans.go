@@ -8,11 +8,13 @@ import (
 	"fmt"
 	"maps"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
 	"github.com/vss-cloud/vss-cloud/quota"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 )
 
 // Plans are the limits of all plans by name.
@@ -59,9 +61,9 @@ func ChangedPlan(plans map[string]quota.Values, name, from string, changes quota
 // SavePlan makes a plan of the limits of another one, DefaultPlan where from is empty, or changes the one of this name,
 // for which from must be empty; but for the changes. Limits that are not among those are as they are when the change is
 // made, whoever changes them at the same time. All must be there and in bounds, together with what the plan's tenants
-// have of their own. They may be below what is in use: see [quota.Ceilings.Decide]. It fails with [ErrNoActor] or an
+// have of their own. They may be below what is in use: see [quota.Ceilings.Decide]. It fails with [audit.ErrNoActor] or an
 // [*InvalidError] that names the limit.
-func (s *Service) SavePlan(ctx context.Context, actor Actor, name, from string, changes quota.Values) error {
+func (s *Service) SavePlan(ctx context.Context, actor audit.Actor, name, from string, changes quota.Values) error {
 	if reason := checkLabel(name); reason != "" {
 		return &InvalidError{"plan", reason}
 	}
@@ -90,8 +92,8 @@ func (s *Service) SavePlan(ctx context.Context, actor Actor, name, from string, 
 	})
 }
 
-// DeletePlan deletes a plan that no tenant has. It fails with [ErrNoActor], [ErrNotFound] or an [*InvalidError].
-func (s *Service) DeletePlan(ctx context.Context, actor Actor, name string) error {
+// DeletePlan deletes a plan that no tenant has. It fails with [audit.ErrNoActor], [ErrNotFound] or an [*InvalidError].
+func (s *Service) DeletePlan(ctx context.Context, actor audit.Actor, name string) error {
 	if name == DefaultPlan {
 		return &InvalidError{"plan", "is the one that new tenants get"}
 	}
@@ -110,42 +112,33 @@ func (s *Service) DeletePlan(ctx context.Context, actor Actor, name string) erro
 
 func noPlan(name string) error { return fmt.Errorf("%w: there is no plan %.80q", errNoSuch, name) }
 
-// changePlan is [Service.change] for plans, of which apply gets those before.
-func (s *Service) changePlan(
-	ctx context.Context, actor Actor, action, name string, apply func(tx pgx.Tx, plans map[string]quota.Values) error,
-) error {
-	if err := actor.authorize(); err != nil {
-		return err
-	}
-	return pgx.BeginFunc(ctx, s.pool, func(tx pgx.Tx) error {
-		if err := dbgen.New().LockControlPlane(ctx, tx); err != nil {
-			return err
-		}
-		before, err := loadPlans(ctx, tx)
-		if err != nil {
-			return err
-		}
-		if err := apply(tx, before); err != nil {
-			return err
-		}
-		after, err := loadPlans(ctx, tx)
-		if err != nil {
-			return err
-		}
-		detail := compare(planFacts(name, before[name]), planFacts(name, after[name]))
-		if len(detail) == 0 {
-			return nil
-		}
-		return audit(ctx, tx, actor, action, nil, detail)
-	})
+// planSubject is the plan with this name. It holds all plans as they were last read.
+type planSubject struct {
+	controlPlane
+	name string
+	all  map[string]quota.Values
 }
 
-func planFacts(name string, limits quota.Values) map[string]any {
-	f := map[string]any{}
-	for limit, value := range limits {
-		f["plan:"+name+":"+limit] = value
+func (s *planSubject) Read(ctx context.Context, tx pgx.Tx) (_ *uuid.UUID, facts audit.Facts, err error) {
+	if s.all, err = loadPlans(ctx, tx); err != nil {
+		return nil, nil, err
 	}
-	return f
+	facts = audit.Facts{}
+	for limit, value := range s.all[s.name] {
+		facts[audit.Fact{Kind: "plan", Of: s.name, Name: limit}] = value
+	}
+	return nil, facts, nil
+}
+
+// changePlan is [Service.change] for plans, of which apply gets those before.
+func (s *Service) changePlan(
+	ctx context.Context, actor audit.Actor, action audit.Action, name string, apply func(tx pgx.Tx, plans map[string]quota.Values) error,
+) error {
+	subject := &planSubject{name: name}
+	return s.begin(ctx, func(tx pgx.Tx) error {
+		_, err := audit.Change(ctx, tx, actor, action, subject, func() error { return apply(tx, subject.all) })
+		return err
+	})
 }
 
 // checkPlan says with an [*InvalidError] why a tenant cannot have the plan with these limits of its own.

@@ -9,14 +9,13 @@ import (
 	"maps"
 	"net"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/jackc/pgx/v5"
 	"github.com/jackc/pgx/v5/pgconn"
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 	"github.com/vss-cloud/vss-cloud/tenants/egress"
 	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
 )
@@ -99,8 +98,8 @@ type NewTenant struct {
 }
 
 // Create makes an active tenant whose wallets prove themselves by signatures (CONTRACT section 4.1), in the
-// namespace "sig". It fails with [ErrNoActor], an [*InvalidError] or [ErrSlugTaken].
-func (s *Service) Create(ctx context.Context, actor Actor, n NewTenant) (*Tenant, error) {
+// namespace "sig". It fails with [audit.ErrNoActor], an [*InvalidError] or [ErrSlugTaken].
+func (s *Service) Create(ctx context.Context, actor audit.Actor, n NewTenant) (*Tenant, error) {
 	if err := errors.Join(CheckSlug(n.Slug), checkName(n.Name)); err != nil {
 		return nil, err
 	}
@@ -133,8 +132,8 @@ type Change struct {
 }
 
 // Set applies the change, all of it or nothing, and returns the tenant as it is then. A change that changes
-// nothing is not audited. It fails with [ErrNoActor], [ErrNotFound] or an [*InvalidError].
-func (s *Service) Set(ctx context.Context, actor Actor, slug string, c Change) (*Tenant, error) {
+// nothing is not audited. It fails with [audit.ErrNoActor], [ErrNotFound] or an [*InvalidError].
+func (s *Service) Set(ctx context.Context, actor audit.Actor, slug string, c Change) (*Tenant, error) {
 	if err := c.check(); err != nil {
 		return nil, err
 	}
@@ -169,21 +168,6 @@ func (s *Service) Set(ctx context.Context, actor Actor, slug string, c Change) (
 			ID: t.ID, Name: c.Name, State: (*string)(c.State), Plan: &plan, Limits: limits, Enrolment: (*string)(c.Enrolment),
 			ClientKeyGate: (*string)(c.Gate), ClientKeyHeader: c.Header,
 		})
-	})
-}
-
-// changeTenant is change for a tenant that there must be.
-func (s *Service) changeTenant(
-	ctx context.Context, actor Actor, action, slug string, apply func(tx pgx.Tx, t *Tenant) error,
-) (*Tenant, error) {
-	if checkLabel(slug) != "" {
-		return nil, ErrNotFound
-	}
-	return s.change(ctx, actor, action, slug, func(tx pgx.Tx, before *Tenant) error {
-		if before == nil {
-			return ErrNotFound
-		}
-		return apply(tx, before)
 	})
 }
 
@@ -237,16 +221,10 @@ func (c *Change) check() error {
 }
 
 func checkName(name string) error {
-	if !isName(name) {
+	if !audit.IsName(name) {
 		return &InvalidError{Field: "name", Reason: "must have 1 to 200 characters, in UTF-8, none of them a control character"}
 	}
 	return nil
-}
-
-// isName says whether s has 1 to 200 characters, in UTF-8, none of them a control character.
-func isName(s string) bool {
-	n := utf8.RuneCountInString(s)
-	return n >= 1 && n <= 200 && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
 }
 
 // translate turns the database's refusals into this package's errors.

@@ -15,6 +15,7 @@ import (
 
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/quota"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 )
 
 func TestANewTenantIsActiveAndItsWalletsSign(t *testing.T) {
@@ -102,7 +103,7 @@ func TestARefusedChangeLeavesNothingBehind(t *testing.T) {
 	p.set(t, "closed", Change{State: ptr(Closed)})
 	p.create(t, "rival", "vss.rival.com")
 
-	create := func(actor Actor, n NewTenant) func(context.Context) error {
+	create := func(actor audit.Actor, n NewTenant) func(context.Context) error {
 		return func(ctx context.Context) error { _, err := p.service.Create(ctx, actor, n); return err }
 	}
 	set := func(slug string, c Change) func(context.Context) error {
@@ -145,15 +146,15 @@ func TestARefusedChangeLeavesNothingBehind(t *testing.T) {
 		{name: "create: name with NUL", try: create(root, NewTenant{Slug: "new", Name: "a\x00b"}), field: "name"},
 		{name: "create: name not UTF-8", try: create(root, NewTenant{Slug: "new", Name: "\xff"}), field: "name"},
 		{name: "create: unknown plan", try: create(root, NewTenant{Slug: "new", Name: "x", Plan: "gold"}), field: "plan"},
-		{name: "create: no actor", try: create(Actor{}, NewTenant{Slug: "new", Name: "x"}), want: ErrNoActor},
-		{name: "create: actor without name", try: create(Actor{Kind: Operator}, NewTenant{Slug: "new", Name: "x"}), want: ErrNoActor},
-		{name: "create: actor without kind", try: create(Actor{Name: "root"}, NewTenant{Slug: "new", Name: "x"}), want: ErrNoActor},
-		{name: "create: actor of an unknown kind", try: create(Actor{Kind: "wallet", Name: "root"}, NewTenant{Slug: "new", Name: "x"}), want: ErrNoActor},
-		{name: "create: actor with a newline", try: create(Actor{Kind: Operator, Name: "a\nb"}, NewTenant{Slug: "new", Name: "x"}), want: ErrNoActor},
+		{name: "create: no actor", try: create(audit.Actor{}, NewTenant{Slug: "new", Name: "x"}), want: audit.ErrNoActor},
+		{name: "create: actor without name", try: create(audit.Actor{Role: audit.Operator}, NewTenant{Slug: "new", Name: "x"}), want: audit.ErrNoActor},
+		{name: "create: actor without kind", try: create(audit.Actor{Name: "root"}, NewTenant{Slug: "new", Name: "x"}), want: audit.ErrNoActor},
+		{name: "create: actor of an unknown kind", try: create(audit.Actor{Role: "wallet", Name: "root"}, NewTenant{Slug: "new", Name: "x"}), want: audit.ErrNoActor},
+		{name: "create: actor with a newline", try: create(audit.Actor{Role: audit.Operator, Name: "a\nb"}, NewTenant{Slug: "new", Name: "x"}), want: audit.ErrNoActor},
 		{name: "set: no actor", try: func(ctx context.Context) error {
-			_, err := p.service.Set(ctx, Actor{}, "acme", with(Change{}))
+			_, err := p.service.Set(ctx, audit.Actor{}, "acme", with(Change{}))
 			return err
-		}, want: ErrNoActor},
+		}, want: audit.ErrNoActor},
 
 		{name: "set: unknown tenant", try: set("nobody", with(Change{})), want: ErrNotFound},
 		{name: "set: slug in upper case", try: set("ACME", with(Change{})), want: ErrNotFound},
@@ -281,10 +282,10 @@ func TestEveryChangeHasOneAuditRow(t *testing.T) {
 	step(func() { done(t)(p.service.RemoveDomain(t.Context(), root, "acme", "a.com")) }, "operator:root@host domain.remove acme",
 		`{"domain:a.com": {"before": {"state": "verified", "vouched": true}}}`)
 	step(func() {
-		if _, err := p.service.Set(t.Context(), Actor{System, "demo"}, "acme", Change{Limits: map[string]*int64{"wallets": ptr(int64(2048))}}); err != nil {
+		if _, err := p.service.Set(t.Context(), audit.Actor{Role: audit.Operator, Name: "eve@host"}, "acme", Change{Limits: map[string]*int64{"wallets": ptr(int64(2048))}}); err != nil {
 			t.Fatal(err)
 		}
-	}, "system:demo tenant.set acme", `{"limit:wallets": {"after": 2048}}`)
+	}, "operator:eve@host tenant.set acme", `{"limit:wallets": {"after": 2048}}`)
 
 	// What changes nothing is no change.
 	p.set(t, "acme", Change{})

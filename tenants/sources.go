@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
 
@@ -49,9 +50,9 @@ type NewSource struct {
 	Host string
 }
 
-// AddSource adds a credential source, with its first keys active. It fails with [ErrNoActor], [ErrNotFound] or an
+// AddSource adds a credential source, with its first keys active. It fails with [audit.ErrNoActor], [ErrNotFound] or an
 // [*InvalidError], as for sources that a token could belong to both of.
-func (s *Service) AddSource(ctx context.Context, actor Actor, slug string, n NewSource) (*Tenant, error) {
+func (s *Service) AddSource(ctx context.Context, actor audit.Actor, slug string, n NewSource) (*Tenant, error) {
 	src, keys, err := s.newSource(n)
 	if err != nil {
 		return nil, err
@@ -223,8 +224,8 @@ type SourceChange struct {
 	JWKSURL        *string // of a source that has its keys at one
 }
 
-// SetSource changes a source. It fails with [ErrNoActor], [ErrNotFound] or an [*InvalidError].
-func (s *Service) SetSource(ctx context.Context, actor Actor, slug, name string, c SourceChange) (*Tenant, error) {
+// SetSource changes a source. It fails with [audit.ErrNoActor], [ErrNotFound] or an [*InvalidError].
+func (s *Service) SetSource(ctx context.Context, actor audit.Actor, slug, name string, c SourceChange) (*Tenant, error) {
 	return s.changeTenant(ctx, actor, "source.set", slug, func(tx pgx.Tx, t *Tenant) error {
 		src := named(t.Sources, name)
 		if src == nil {
@@ -312,8 +313,8 @@ func inWholeSeconds(d, least, most time.Duration) bool {
 
 // RemoveSource removes a source: from then on none of its wallets can prove who it is by it. What they stored
 // stays, and so do its name and its namespace, which another source can share ([NewSource.NamespaceOf]). It fails
-// with [ErrNoActor] or [ErrNotFound].
-func (s *Service) RemoveSource(ctx context.Context, actor Actor, slug, name string) (*Tenant, error) {
+// with [audit.ErrNoActor] or [ErrNotFound].
+func (s *Service) RemoveSource(ctx context.Context, actor audit.Actor, slug, name string) (*Tenant, error) {
 	return s.changeTenant(ctx, actor, "source.remove", slug, func(tx pgx.Tx, t *Tenant) error {
 		src := named(t.Sources, name)
 		if src == nil {

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
 )
@@ -214,9 +215,9 @@ func TestASourceThatCannotBeIsRefusedWhenItIsSaved(t *testing.T) {
 			return err
 		}, want: ErrNotFound},
 		{name: "remove: no actor", try: func(ctx context.Context) error {
-			_, err := p.service.RemoveSource(ctx, Actor{}, "acme", "by-kid")
+			_, err := p.service.RemoveSource(ctx, audit.Actor{}, "acme", "by-kid")
 			return err
-		}, want: ErrNoActor},
+		}, want: audit.ErrNoActor},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			before := done(t)(p.service.Get(t.Context(), "acme"))

@@ -2,7 +2,7 @@
 //
 //   - [Directory] answers, from memory, whose request it is;
 //   - [Authenticator] answers which wallet of that tenant sent it;
-//   - [Service] is the one door for every change: it takes the actor and writes the audit row.
+//   - [Service] is the one door for every change, through package audit.
 //
 // A request belongs to one tenant and one wallet of that tenant, and nothing crosses it (CONTRACT
 // section 4): where it is not plain whose a request is, the answer is an error and never some tenant.

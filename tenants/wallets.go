@@ -14,6 +14,7 @@ import (
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
 	"github.com/vss-cloud/vss-cloud/storage"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 )
 
 // maxListed is how many subjects one call puts on a list.
@@ -111,70 +112,109 @@ func noWallet(source string) error {
 }
 
 // BlockWallet keeps a wallet from writing, or ends that; it reads on. It holds from the next write on. Where it is so
-// already it changes nothing, and is not audited. It fails with [ErrNoActor], [ErrNotFound] or an [*InvalidError].
-func (s *Service) BlockWallet(ctx context.Context, actor Actor, slug, source, subject string, block bool) error {
-	_, err := s.changeTenant(ctx, actor, "wallet.block", slug, func(tx pgx.Tx, t *Tenant) error {
-		owner, err := t.walletOf(source, subject)
-		if err != nil {
-			return err
-		}
-		id := owner.Wallet()
-		q := dbgen.New()
-		blocked, err := q.LockWallet(ctx, tx, dbgen.LockWalletParams{Wallet: uuid.UUID(id), TenantID: t.ID})
-		if errors.Is(err, pgx.ErrNoRows) {
-			return noWallet(source)
-		}
-		if err != nil || blocked == block {
-			return err
-		}
-		if err := q.BlockWallet(ctx, tx, dbgen.BlockWalletParams{Wallet: uuid.UUID(id), TenantID: t.ID, Blocked: block}); err != nil {
-			return err
-		}
-		if err := q.BlockStores(ctx, tx, dbgen.BlockStoresParams{Wallet: uuid.UUID(id), Blocked: block}); err != nil {
-			return err
-		}
-		return audit(ctx, tx, actor, "wallet.block", &t.ID, map[string]any{"wallet": id.String(), "blocked": block})
+// already it changes nothing, and is not audited. It fails with [audit.ErrNoActor], [ErrNotFound] or an [*InvalidError].
+func (s *Service) BlockWallet(ctx context.Context, actor audit.Actor, slug, source, subject string, block bool) error {
+	w := &walletSubject{tenantSubject: tenantSubject{slug: slug}, source: source, subject: subject}
+	return s.begin(ctx, func(tx pgx.Tx) error {
+		_, err := audit.Change(ctx, tx, actor, "wallet.block", w, func() error {
+			if w.blocked == block {
+				return nil
+			}
+			q := dbgen.New()
+			if err := q.BlockWallet(ctx, tx, dbgen.BlockWalletParams{Wallet: w.id, TenantID: w.now.ID, Blocked: block}); err != nil {
+				return err
+			}
+			return q.BlockStores(ctx, tx, dbgen.BlockStoresParams{Wallet: w.id, Blocked: block})
+		})
+		return err
 	})
-	return err
+}
+
+// walletSubject is the wallet of a source's subject.
+type walletSubject struct {
+	tenantSubject
+	source, subject string
+	id              uuid.UUID
+	blocked         bool
+}
+
+func (s *walletSubject) Read(ctx context.Context, tx pgx.Tx) (*uuid.UUID, audit.Facts, error) {
+	tenant, _, err := s.tenantSubject.Read(ctx, tx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if tenant == nil {
+		return nil, nil, ErrNotFound
+	}
+	owner, err := s.now.walletOf(s.source, s.subject)
+	if err != nil {
+		return nil, nil, err
+	}
+	s.id = uuid.UUID(owner.Wallet())
+	s.blocked, err = dbgen.New().LockWallet(ctx, tx, dbgen.LockWalletParams{Wallet: s.id, TenantID: s.now.ID})
+	if errors.Is(err, pgx.ErrNoRows) {
+		return nil, nil, noWallet(s.source)
+	}
+	fact := audit.Fact{Kind: "wallet", Name: owner.Wallet().String()}
+	return tenant, audit.Facts{fact: map[string]any{"blocked": s.blocked}}, err
 }
 
 // ListWallets puts subjects of a source on the list of wallets that may enrol, or takes them off, and says how many
-// that changed. It fails with [ErrNoActor], [ErrNotFound] or an [*InvalidError], for the first subject that the source
+// that changed. It fails with [audit.ErrNoActor], [ErrNotFound] or an [*InvalidError], for the first subject that the source
 // cannot name a wallet by with a [*SubjectError]; then none is.
-func (s *Service) ListWallets(ctx context.Context, actor Actor, slug, source string, subjects []string, listed bool) (changed int64, err error) {
+func (s *Service) ListWallets(ctx context.Context, actor audit.Actor, slug, source string, subjects []string, listed bool) (changed int64, err error) {
 	if len(subjects) > maxListed {
 		return 0, &InvalidError{"subjects", fmt.Sprintf("are more than %d: give them in parts", maxListed)}
 	}
-	_, err = s.changeTenant(ctx, actor, "wallet.list", slug, func(tx pgx.Tx, t *Tenant) error {
-		src, err := t.everSource(source)
-		if err != nil || len(subjects) == 0 {
-			return err
-		}
-		ids, names := make([]uuid.UUID, len(subjects)), make([]string, len(subjects))
-		for i, subject := range subjects {
-			owner, err := t.wallet(src, subject)
-			if e, ok := errors.AsType[*InvalidError](err); ok {
-				return &SubjectError{i + 1, e.Reason}
-			} else if err != nil {
-				return err
+	list := &allowListSubject{tenantSubject: tenantSubject{slug: slug}, source: source}
+	err = s.begin(ctx, func(tx pgx.Tx) error {
+		_, err := audit.Change(ctx, tx, actor, "wallet.list", list, func() error {
+			ids, names := make([]uuid.UUID, len(subjects)), make([]string, len(subjects))
+			for i, subject := range subjects {
+				owner, err := list.now.wallet(list.from, subject)
+				if e, ok := errors.AsType[*InvalidError](err); ok {
+					return &SubjectError{i + 1, e.Reason}
+				} else if err != nil {
+					return err
+				}
+				ids[i], names[i] = uuid.UUID(owner.Wallet()), owner.Subject
 			}
-			ids[i], names[i] = uuid.UUID(owner.Wallet()), owner.Subject
-		}
-		q := dbgen.New()
-		if listed {
-			changed, err = q.ListWallets(ctx, tx, dbgen.ListWalletsParams{Wallets: ids, TenantID: t.ID, Namespace: src.Namespace, Subjects: names})
-		} else {
-			changed, err = q.UnlistWallets(ctx, tx, dbgen.UnlistWalletsParams{TenantID: t.ID, Wallets: ids})
-		}
-		if err != nil || changed == 0 {
+			q := dbgen.New()
+			if listed {
+				changed, err = q.ListWallets(ctx, tx, dbgen.ListWalletsParams{Wallets: ids, TenantID: list.now.ID, Namespace: list.from.Namespace, Subjects: names})
+			} else {
+				changed, err = q.UnlistWallets(ctx, tx, dbgen.UnlistWalletsParams{TenantID: list.now.ID, Wallets: ids})
+			}
 			return err
-		}
-		return audit(ctx, tx, actor, "wallet.list", &t.ID, map[string]any{"source": source, "listed": listed, "wallets": changed})
+		})
+		return err
 	})
 	if err != nil {
 		return 0, err
 	}
 	return changed, nil
+}
+
+// allowListSubject is the list of a source's wallets that may enrol. The log tells of how many there are.
+type allowListSubject struct {
+	tenantSubject
+	source string
+	from   *Source
+}
+
+func (s *allowListSubject) Read(ctx context.Context, tx pgx.Tx) (*uuid.UUID, audit.Facts, error) {
+	tenant, _, err := s.tenantSubject.Read(ctx, tx)
+	if err != nil {
+		return nil, nil, err
+	}
+	if tenant == nil {
+		return nil, nil, ErrNotFound
+	}
+	if s.from, err = s.now.everSource(s.source); err != nil {
+		return nil, nil, err
+	}
+	n, err := dbgen.New().CountListedOf(ctx, tx, dbgen.CountListedOfParams{TenantID: s.now.ID, Namespace: s.from.Namespace})
+	return tenant, audit.Facts{{Kind: "listed", Name: s.source}: n}, err
 }
 
 // Standing says of a wallet whether it has ever written, and whether it is on its tenant's list.

@@ -28,6 +28,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/storage/postgres"
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 )
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
@@ -38,7 +39,7 @@ type platform struct {
 	service *tenants.Service
 }
 
-var operator = tenants.Actor{Kind: tenants.Operator, Name: "root@host"}
+var operator = audit.Actor{Role: audit.Operator, Name: "root@host"}
 
 func newPlatform(t testing.TB, slugs ...string) *platform {
 	t.Helper()

@@ -15,6 +15,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/db/embedded"
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
 )
 
@@ -110,7 +111,7 @@ func createDemo(ctx context.Context, url string, cfg tenants.ServiceConfig) erro
 	if err != nil {
 		return err
 	}
-	by := tenants.Actor{Kind: tenants.System, Name: "vssctl dev"}
+	by := audit.Actor{Role: audit.System, Name: "vssctl dev"}
 	_, err = s.Create(ctx, by, tenants.NewTenant{Slug: "demo", Name: "Demo"})
 	if errors.Is(err, tenants.ErrSlugTaken) {
 		return nil

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 )
 
 type tenantCmd struct {
@@ -63,13 +64,13 @@ func (f tenantFlags) withConfig(ctx context.Context, cfg tenants.ServiceConfig, 
 }
 
 // actor is whoever runs this, for the audit log.
-func actor() tenants.Actor {
+func actor() audit.Actor {
 	name := "uid " + fmt.Sprint(os.Getuid())
 	if u, err := user.Current(); err == nil {
 		name = u.Username
 	}
 	host, _ := os.Hostname()
-	return tenants.Actor{Kind: tenants.Operator, Name: name + "@" + cmp.Or(host, "localhost")}
+	return audit.Actor{Role: audit.Operator, Name: name + "@" + cmp.Or(host, "localhost")}
 }
 
 type tenantCreateCmd struct {

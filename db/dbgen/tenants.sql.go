@@ -124,6 +124,22 @@ func (q *Queries) CountListed(ctx context.Context, db DBTX, tenantID uuid.UUID) 
 	return count, err
 }
 
+const CountListedOf = `-- name: CountListedOf :one
+SELECT count(*) FROM listed_wallets WHERE tenant_id = $1 AND namespace = $2
+`
+
+type CountListedOfParams struct {
+	TenantID  uuid.UUID
+	Namespace string
+}
+
+func (q *Queries) CountListedOf(ctx context.Context, db DBTX, arg CountListedOfParams) (int64, error) {
+	row := db.QueryRow(ctx, CountListedOf, arg.TenantID, arg.Namespace)
+	var count int64
+	err := row.Scan(&count)
+	return count, err
+}
+
 const CredentialSources = `-- name: CredentialSources :many
 SELECT id, tenant_id, name, kind, namespace, window_seconds, created_at, removed_at, issuer, audience_rule, audiences, check_not_before, algorithms, by_kid, jwks_url, host, token_seconds FROM credential_sources
  WHERE $1::uuid IS NULL OR tenant_id = $1

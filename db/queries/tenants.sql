@@ -52,6 +52,9 @@ DELETE FROM listed_wallets WHERE tenant_id = @tenant_id AND wallet = ANY (@walle
 -- name: CountListed :one
 SELECT count(*) FROM listed_wallets WHERE tenant_id = @tenant_id;
 
+-- name: CountListedOf :one
+SELECT count(*) FROM listed_wallets WHERE tenant_id = @tenant_id AND namespace = @namespace;
+
 -- name: Enrolment :one
 -- Whether a wallet has ever written, and whether it is on its tenant's list. Asked of reads that found nothing and of
 -- first writes, where enrolment is not open.

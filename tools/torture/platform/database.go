@@ -18,6 +18,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/db/embedded"
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 )
 
 // Database is a PostgreSQL server with everything on that makes it durable.
@@ -154,7 +155,7 @@ func CreateTenants(ctx context.Context, url string, slugs ...string) error {
 		return err
 	}
 	for _, slug := range slugs {
-		_, err := service.Create(ctx, tenants.Actor{Kind: tenants.System, Name: "torture"}, tenants.NewTenant{Slug: slug, Name: slug})
+		_, err := service.Create(ctx, audit.Actor{Role: audit.System, Name: "torture"}, tenants.NewTenant{Slug: slug, Name: slug})
 		if err != nil {
 			return err
 		}
