@@ -186,7 +186,7 @@ func TestANearlyHTTP2PrefaceIsARefusedRequest(t *testing.T) {
 	p := start(t)
 	conn := p.dial(t)
 	conn.send(t, "PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n")
-	conn.answerTo(t, "PRI").want(t, 405, invalid)
+	conn.answerTo(t, "PRI").want(t, 404, invalid)
 	conn.wantClosed(t)
 }
 

@@ -18,7 +18,6 @@ import (
 // Errors of the edge itself.
 var (
 	errNoSuchPath = errors.New("no such path: a call is POST {base}/getObject, putObjects, deleteObject or listKeyVersions")
-	errMethod     = errors.New("no such method: every call is a POST")
 	errOverloaded = errors.New("too many bytes in flight, try again")
 	errDraining   = errors.New("shutting down, try another instance")
 	errSlowBody   = errors.New("the body did not arrive in time")
@@ -31,6 +30,13 @@ var errBodyCut = &badRequest{"the body could not be read to its end"}
 type badRequest struct{ reason string }
 
 func (e *badRequest) Error() string { return e.reason }
+
+// badMethod is a request to a path of ours with a method that it does not have.
+type badMethod struct{ allowed string } // as the header Allow has them
+
+func (e *badMethod) Error() string {
+	return "no such method: this path takes " + e.allowed
+}
 
 // tooLarge is a body over its tenant's limit, in bytes.
 type tooLarge struct{ limit int64 }
@@ -68,6 +74,7 @@ func answerTo(err error) answer {
 	var (
 		invalid   *storage.InvalidError
 		bad       *badRequest
+		method    *badMethod
 		large     *tooLarge
 		authError *tenants.AuthError
 		rate      *limited
@@ -82,8 +89,8 @@ func answerTo(err error) answer {
 		return answer{status: 413, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: large.Error()}
 	case is(errNoSuchPath):
 		return answer{status: 404, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: known.Error()}
-	case is(errMethod):
-		return answer{status: 405, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: known.Error()}
+	case errors.As(err, &method):
+		return answer{status: 405, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: method.Error()}
 	case is(storage.ErrConflict):
 		return answer{status: 409, code: vsspb.ErrorCode_CONFLICT_EXCEPTION, message: known.Error()}
 	case is(storage.ErrNoSuchKey):
@@ -140,8 +147,8 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 			w.Header().Set("Retry-After", strconv.FormatInt(quota.Seconds(rate.after), 10))
 		}
 	}
-	if a.status == http.StatusMethodNotAllowed {
-		w.Header().Set("Allow", http.MethodPost)
+	if method, ok := errors.AsType[*badMethod](err); ok {
+		w.Header().Set("Allow", method.allowed)
 	}
 	write(w, a.status, encode(&vsspb.ErrorResponse{ErrorCode: a.code, Message: a.message}))
 }

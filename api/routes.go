@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/hex"
@@ -9,6 +10,7 @@ import (
 	"log/slog"
 	"net/http"
 	"runtime/debug"
+	"strings"
 	"time"
 
 	"github.com/go-chi/chi/v5"
@@ -32,7 +34,19 @@ func (s *Server) routes() http.Handler {
 		allowBrowsers,
 	)
 	r.NotFound(func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, errNoSuchPath) })
-	r.MethodNotAllowed(func(w http.ResponseWriter, r *http.Request) { s.fail(w, r, errMethod) })
+	r.MethodNotAllowed(func(w http.ResponseWriter, req *http.Request) {
+		var allowed []string
+		for _, method := range []string{http.MethodGet, http.MethodHead, http.MethodPost} {
+			if r.Match(chi.NewRouteContext(), method, cmp.Or(req.URL.RawPath, req.URL.Path)) { // as chi itself
+				allowed = append(allowed, method)
+			}
+		}
+		if allowed == nil { // for chi, a method that it has never heard of comes before the path
+			s.fail(w, req, errNoSuchPath)
+			return
+		}
+		s.fail(w, req, &badMethod{strings.Join(allowed, ", ")})
+	})
 	r.Get("/livez", s.livez)
 	r.Get("/readyz", s.readyz)
 

@@ -208,7 +208,7 @@ func TestHeadersThatDoNotComeEndTheConnection(t *testing.T) {
 		conn := p.dial(t)
 		began := time.Now()
 		conn.send(t, "PRI * HTTP/2.0\r\n\r\nSM")
-		conn.answerTo(t, "PRI").want(t, 405, invalid)
+		conn.answerTo(t, "PRI").want(t, 404, invalid)
 		conn.wantClosed(t)
 		wantTook(t, began, 5*time.Second-100*time.Millisecond)
 	})

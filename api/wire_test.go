@@ -278,8 +278,8 @@ func TestARefusedMethodIsAnErrorOnEveryPath(t *testing.T) {
 				a := conn.answerTo(t, method)
 				called := strings.HasSuffix(path, "putObjects")
 				switch {
-				case a.status == 404 && !called:
-				case a.status != 405:
+				case !called && a.status == 404:
+				case a.status != 405 || !called:
 					t.Errorf("got HTTP %d", a.status)
 				case a.header.Get("Allow") != "POST":
 					t.Errorf("Allow is %q", a.header.Get("Allow"))
@@ -289,6 +289,31 @@ func TestARefusedMethodIsAnErrorOnEveryPath(t *testing.T) {
 				}
 				conn.wantOpen(t)
 			})
+		}
+	}
+}
+
+func TestARefusedMethodIsToldThoseOfItsPath(t *testing.T) {
+	t.Parallel()
+	s := start(t)
+	for path, allow := range map[string]string{
+		"/livez": "GET", "/readyz": "GET",
+		"/t/acme/vss/getObject": "POST", "/t/%61cme/vss/getObject": "POST",
+		tenants.KeysPath: "GET, HEAD", "/t/acme" + tenants.KeysPath: "GET, HEAD",
+		tenants.LoginPath: "GET, HEAD",
+	} {
+		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE"} {
+			if slices.Contains(strings.Split(allow, ", "), method) {
+				continue
+			}
+			r, err := http.NewRequestWithContext(t.Context(), method, "http://"+s.address+path, nil)
+			check(t, err)
+			resp, err := s.http.Do(r)
+			check(t, err)
+			resp.Body.Close()
+			if got := resp.Header.Get("Allow"); resp.StatusCode != 405 || got != allow {
+				t.Errorf("%s %s: HTTP %d with Allow %q, want 405 and %q", method, path, resp.StatusCode, got, allow)
+			}
 		}
 	}
 }
