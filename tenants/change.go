@@ -179,7 +179,7 @@ func sourceFacts(src *Source) map[string]any {
 	case JWT:
 		f["issuer"], f["audience_rule"], f["audiences"] = src.Rules.Issuer, src.Rules.AudienceRule, src.Rules.Audiences
 		f["check_not_before"], f["algorithms"] = src.Rules.CheckNotBefore, src.Rules.Algorithms
-		f["by_key_id"], f["jwks_url"] = src.ByKeyID, src.JWKSURL
+		f["claims"], f["by_key_id"], f["jwks_url"] = src.Rules.Claims, src.ByKeyID, src.JWKSURL
 	case LNURL:
 		f["host"], f["token_seconds"] = src.Host, int64(src.TokenLife.Seconds())
 	}

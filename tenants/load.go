@@ -150,6 +150,13 @@ func sourceOf(row dbgen.CredentialSource, keys []SourceKey) Source {
 			CheckNotBefore: row.CheckNotBefore,
 			Algorithms:     row.Algorithms,
 		}
+		if json.Unmarshal(row.Claims, &s.Rules.Claims) != nil {
+			s.Rules.Algorithms = nil // by hand: what cannot be asked for is in no token
+		}
+		if len(s.Rules.Claims) == 0 {
+			s.Rules.Claims = nil
+		}
+		s.FormerIssuers = row.FormerIssuers
 		s.ByKeyID = row.ByKid
 		s.JWKSURL = orZero(row.JwksUrl)
 	case LNURL:

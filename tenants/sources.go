@@ -2,6 +2,7 @@ package tenants
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"slices"
@@ -27,6 +28,9 @@ const (
 
 	// maxSources is how many sources a tenant can have, also removed ones: each is a look-up at every change.
 	maxSources = 50
+
+	// maxFormerIssuers is how many issuers a source can have had: they are remembered.
+	maxFormerIssuers = 20
 )
 
 // NewSource is a credential source to be added.
@@ -123,7 +127,7 @@ func (s *Service) newSource(n NewSource) (*Source, []jwt.Key, error) {
 	if n.Kind != JWT && (n.JWKSURL != "" || n.Keys != nil) {
 		return nil, nil, &InvalidError{"keys", "are of sources of kind jwt"}
 	}
-	if n.Kind != JWT && (len(n.Rules.Algorithms) > 0 || n.Rules.Issuer != nil || n.ByKeyID) {
+	if n.Kind != JWT && (len(n.Rules.Algorithms) > 0 || len(n.Rules.Claims) > 0 || n.Rules.Issuer != nil || n.ByKeyID) {
 		return nil, nil, &InvalidError{"rules", "are of sources of kind jwt"}
 	}
 	if n.Kind != LNURL && n.Host != "" {
@@ -220,6 +224,7 @@ type SourceChange struct {
 	Audiences      []string // empty, not nil: none
 	CheckNotBefore *bool
 	Algorithms     []string
+	Claims         map[string]string // empty, not nil: none
 	ByKeyID        *bool
 	JWKSURL        *string // of a source that has its keys at one
 }
@@ -261,18 +266,21 @@ func (s *Service) applyChange(src *Source, c SourceChange) error {
 		}
 		src.TokenLife = *l
 	}
-	if c.Issuer == nil && c.AudienceRule == nil && c.Audiences == nil && c.CheckNotBefore == nil && c.Algorithms == nil && c.ByKeyID == nil && c.JWKSURL == nil {
+	if c.Issuer == nil && c.AudienceRule == nil && c.Audiences == nil && c.CheckNotBefore == nil && c.Algorithms == nil && c.Claims == nil && c.ByKeyID == nil && c.JWKSURL == nil {
 		return nil
 	}
 	if src.Kind != JWT {
 		return &InvalidError{"rules", "are of sources of kind jwt"}
 	}
 	r := &src.Rules
-	if c.Issuer != nil {
-		r.Issuer = c.Issuer
-		if *c.Issuer == "" {
-			r.Issuer = nil
+	if c.Issuer != nil && *c.Issuer != orZero(r.Issuer) {
+		if had := orZero(r.Issuer); !slices.Contains(src.FormerIssuers, had) {
+			if len(src.FormerIssuers) >= maxFormerIssuers {
+				return &InvalidError{"issuer", fmt.Sprintf("was changed to %d others before: add another source, in this one's namespace", maxFormerIssuers)}
+			}
+			src.FormerIssuers = append(src.FormerIssuers, had)
 		}
+		r.Issuer = orNil(*c.Issuer)
 	}
 	if c.AudienceRule != nil {
 		r.AudienceRule = *c.AudienceRule
@@ -288,6 +296,9 @@ func (s *Service) applyChange(src *Source, c SourceChange) error {
 	}
 	if c.Algorithms != nil {
 		r.Algorithms = c.Algorithms
+	}
+	if c.Claims != nil {
+		r.Claims = c.Claims
 	}
 	if c.ByKeyID != nil {
 		src.ByKeyID = *c.ByKeyID
@@ -342,7 +353,7 @@ func insertSource(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, src *Source)
 	src.ID, err = dbgen.New().InsertCredentialSource(ctx, tx, dbgen.InsertCredentialSourceParams{
 		TenantID: tenant, Name: src.Name, Kind: string(src.Kind), Namespace: src.Namespace,
 		Issuer: r.Issuer, AudienceRule: string(r.AudienceRule), Audiences: orEmpty(r.Audiences),
-		CheckNotBefore: r.CheckNotBefore, Algorithms: orEmpty(r.Algorithms), ByKid: src.ByKeyID,
+		CheckNotBefore: r.CheckNotBefore, Algorithms: orEmpty(r.Algorithms), Claims: claimsOf(r), ByKid: src.ByKeyID,
 		JwksUrl: orNil(src.JWKSURL), Host: orNil(src.Host),
 	})
 	return err
@@ -363,8 +374,21 @@ func updateSource(ctx context.Context, tx pgx.Tx, src *Source, remove bool) erro
 	return dbgen.New().UpdateCredentialSource(ctx, tx, dbgen.UpdateCredentialSourceParams{
 		ID: src.ID, WindowSeconds: int32(window / time.Second), TokenSeconds: int32(life / time.Second),
 		Issuer: r.Issuer, AudienceRule: string(r.AudienceRule), Audiences: orEmpty(r.Audiences),
-		CheckNotBefore: r.CheckNotBefore, Algorithms: orEmpty(r.Algorithms), ByKid: src.ByKeyID, JwksUrl: orNil(src.JWKSURL), Removed: remove,
+		CheckNotBefore: r.CheckNotBefore, Algorithms: orEmpty(r.Algorithms), Claims: claimsOf(r), ByKid: src.ByKeyID, JwksUrl: orNil(src.JWKSURL),
+		FormerIssuers: orEmpty(src.FormerIssuers), Removed: remove,
 	})
+}
+
+// claimsOf are the claims that rules ask for, in JSON.
+func claimsOf(r jwt.Rules) []byte {
+	if len(r.Claims) == 0 {
+		return []byte("{}")
+	}
+	text, err := json.Marshal(r.Claims)
+	if err != nil {
+		panic(err) // texts are JSON
+	}
+	return text
 }
 
 // orEmpty is s, or an empty one: a nil slice would be NULL.

@@ -77,6 +77,9 @@ type Source struct {
 	// Rules are what tokens of a JWT source must say.
 	Rules jwt.Rules
 
+	// FormerIssuers are those that a JWT source had before, "" for none: their tokens named wallets of its namespace.
+	FormerIssuers []string
+
 	// ByKeyID: a JWT source's tokens are told from those of others by the kid of its keys, where they have no
 	// issuer that could.
 	ByKeyID bool

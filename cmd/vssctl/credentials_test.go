@@ -231,6 +231,19 @@ func rules(t *testing.T, s *shell, tenant, base string) {
 	set(0, `iss "x", aud \["b,c"\], nbf ignored, ES256`, "--issuer", "x", "--audience", "b,c", "--algorithm", "ES256")
 	set(2, "no algorithm .* is for its key", "--algorithm", "RS256")
 	set(0, "any iss", "--issuer", "")
+	cognito := func(client string) string {
+		return i.token(t, map[string]any{"sub": "w", "client_id": client, "token_use": "access"})
+	}
+	set(0, `any aud, client_id "app1", token_use "access"`, "--any-audience", "--claim", "client_id=app1", "--claim", "token_use=access")
+	answers(t, 200, base, cognito("app1"))
+	answers(t, 401, base, cognito("app2"))
+	s.with(cognito("app2")).want(5, "FAILED +claims +.*asks for", "auth", "explain", "--tenant", tenant, "--token", "-")
+	set(2, "the claim aud has a rule of its own", "--claim", "aud=x")
+	set(2, "NAME=TEXT", "--claim", "client_id")
+	set(2, "twice", "--claim", "a=1", "--claim", "a=2")
+	set(0, `any aud, nbf ignored, ES256`, "--no-claims")
+	answers(t, 200, base, cognito("app2"))
+	set(0, `aud \["b,c"\], a "x=,y"`, "--audience", "b,c", "--claim", "a=x=,y")
 	set(2, "can't be used together", "--any-audience", "--no-audience")
 	set(2, "can't be used together", "--nbf", "--ignore-nbf")
 	set(2, "an algorithm is not one of", "--algorithm", "none")
@@ -248,7 +261,7 @@ func rules(t *testing.T, s *shell, tenant, base string) {
 	if err := json.Unmarshal([]byte(s.want(0, "", "source", "list", tenant, "--json")), &views); err != nil || len(views) != 2 {
 		t.Fatalf("source list: %v, %v", views, err)
 	}
-	for _, name := range []string{"name", "kind", "namespace", "audience_rule", "audiences", "check_not_before", "algorithms", "keys"} {
+	for _, name := range []string{"name", "kind", "namespace", "audience_rule", "audiences", "check_not_before", "algorithms", "claims", "keys"} {
 		if views[0][name] == nil {
 			t.Errorf("source list --json has no %s: %v", name, views[0])
 		}

@@ -3,13 +3,17 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"slices"
 	"strings"
 	"text/tabwriter"
 	"time"
+
+	"github.com/alecthomas/kong"
 
 	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/egress"
@@ -49,6 +53,7 @@ type sourceAddCmd struct {
 	NoAud     bool     `name:"no-audience" xor:"audience" help:"jwt: refuse tokens with an aud."`
 	IgnoreNBF bool     `name:"ignore-nbf" help:"jwt: do not look at nbf."`
 	Algorithm []string `placeholder:"ALG" help:"jwt: take these only. Unset: all, but none and HMAC never."`
+	Claim     claims   `placeholder:"NAME=TEXT" help:"jwt: a claim that tokens must have, and the text that it must be, as client_id=app1 where tokens have no aud. Several such flags: all of them."`
 	ByKid     bool     `help:"jwt: where tokens have no iss that could tell them from those of other sources, the kids of the uploaded keys do."`
 	JWKSURL   string   `name:"jwks-url" xor:"keys" placeholder:"URL" help:"jwt: where the issuer publishes its keys."`
 	Keys      string   `xor:"keys" placeholder:"FILE" help:"jwt: its public keys, as JWKS, JWK or PEM; - is standard input."`
@@ -96,10 +101,10 @@ func (c sourceAddCmd) Run(ctx context.Context, out output) error {
 
 // rules are those of the preset and the flags. It refuses flags that would mean nothing.
 func (c sourceAddCmd) rules() (jwt.Rules, error) {
-	given := c.Issuer != nil || c.Audience != nil || c.NoAud || c.IgnoreNBF || c.ByKid || c.Algorithm != nil
+	given := c.Issuer != nil || c.Audience != nil || c.NoAud || c.IgnoreNBF || c.ByKid || c.Algorithm != nil || c.Claim != nil
 	switch {
 	case c.Kind != tenants.JWT && (given || c.Preset != "standard"):
-		return jwt.Rules{}, fmt.Errorf("%w: --preset, --issuer, --audience, --no-audience, --ignore-nbf, --by-kid and --algorithm are of sources of kind jwt", errUsage)
+		return jwt.Rules{}, fmt.Errorf("%w: --preset, --issuer, --audience, --no-audience, --ignore-nbf, --by-kid, --algorithm and --claim are of sources of kind jwt", errUsage)
 	case c.Kind != tenants.JWT:
 		return jwt.Rules{}, nil
 	case c.Preset == "reference" && (given || c.JWKSURL != ""):
@@ -118,7 +123,30 @@ func (c sourceAddCmd) rules() (jwt.Rules, error) {
 	if c.Algorithm != nil {
 		r.Algorithms = c.Algorithm
 	}
+	r.Claims = c.Claim
 	return r, nil
+}
+
+// claims are what flags of the form NAME=TEXT ask for. The text may have any character, "=" and "," as well.
+type claims map[string]string
+
+func (c *claims) Decode(ctx *kong.DecodeContext) error {
+	var flag string
+	if err := ctx.Scan.PopValueInto("NAME=TEXT", &flag); err != nil {
+		return err
+	}
+	name, text, ok := strings.Cut(flag, "=")
+	if !ok {
+		return errors.New("must be NAME=TEXT, as client_id=app1")
+	}
+	if _, twice := (*c)[name]; twice {
+		return fmt.Errorf("asks for the claim %s twice, and a claim is one text", name)
+	}
+	if *c == nil {
+		*c = claims{}
+	}
+	(*c)[name] = text
+	return nil
 }
 
 // checkReferenceKey wants what the reference server takes.
@@ -180,6 +208,8 @@ type sourceSetCmd struct {
 	IgnoreNBF bool           `name:"ignore-nbf" xor:"nbf" help:"jwt: do not look at nbf."`
 	ByKid     *bool          `negatable:"" help:"jwt: tell tokens from those of other sources by the kids of the uploaded keys."`
 	Algorithm []string       `placeholder:"ALG" help:"jwt: take these only, in the place of all before."`
+	Claim     claims         `xor:"claims" placeholder:"NAME=TEXT" help:"jwt: a claim that tokens must have, and the text that it must be. All such flags are in the place of all before."`
+	NoClaims  bool           `xor:"claims" help:"jwt: ask for no claims."`
 	JWKSURL   *string        `name:"jwks-url" placeholder:"URL" help:"jwt, of a source with its keys at a URL: the new URL."`
 }
 
@@ -213,6 +243,10 @@ func (c sourceSetCmd) change() tenants.SourceChange {
 		rule(jwt.AnyAudience)
 	case c.NoAud:
 		rule(jwt.NoAudience)
+	}
+	change.Claims = c.Claim
+	if c.NoClaims {
+		change.Claims = map[string]string{}
 	}
 	if c.NBF || c.IgnoreNBF {
 		change.CheckNotBefore = &c.NBF
@@ -255,6 +289,7 @@ type sourceView struct {
 	Audiences      []string         `json:"audiences,omitempty"`
 	CheckNotBefore *bool            `json:"check_not_before,omitempty"`
 	Algorithms     []string         `json:"algorithms,omitempty"`
+	Claims         claims           `json:"claims,omitempty"`
 	ByKid          bool             `json:"by_kid,omitempty"`
 	JWKSURL        string           `json:"jwks_url,omitempty"`
 
@@ -272,6 +307,7 @@ func viewSource(s *tenants.Source) sourceView {
 	case tenants.JWT:
 		r := &s.Rules
 		v.Issuer, v.AudienceRule, v.Audiences = r.Issuer, r.AudienceRule, r.Audiences
+		v.Claims = r.Claims
 		v.CheckNotBefore, v.Algorithms, v.ByKid, v.JWKSURL = &r.CheckNotBefore, r.Algorithms, s.ByKeyID, s.JWKSURL
 	case tenants.LNURL:
 		v.Issuer, v.Host, v.TokenSeconds = s.Rules.Issuer, &s.Host, int(s.TokenLife/time.Second)
@@ -317,6 +353,9 @@ func (v sourceView) describe() string {
 			say("no aud")
 		default:
 			say("any aud")
+		}
+		for _, name := range slices.Sorted(maps.Keys(v.Claims)) {
+			say("%s %q", printable(name), v.Claims[name])
 		}
 		if !*v.CheckNotBefore {
 			say("nbf ignored")

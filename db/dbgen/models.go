@@ -63,6 +63,8 @@ type CredentialSource struct {
 	JwksUrl        *string
 	Host           *string
 	TokenSeconds   int32
+	Claims         []byte
+	FormerIssuers  []string
 }
 
 type Directory struct {

@@ -141,7 +141,7 @@ func (q *Queries) CountListedOf(ctx context.Context, db DBTX, arg CountListedOfP
 }
 
 const CredentialSources = `-- name: CredentialSources :many
-SELECT id, tenant_id, name, kind, namespace, window_seconds, created_at, removed_at, issuer, audience_rule, audiences, check_not_before, algorithms, by_kid, jwks_url, host, token_seconds FROM credential_sources
+SELECT id, tenant_id, name, kind, namespace, window_seconds, created_at, removed_at, issuer, audience_rule, audiences, check_not_before, algorithms, by_kid, jwks_url, host, token_seconds, claims, former_issuers FROM credential_sources
  WHERE $1::uuid IS NULL OR tenant_id = $1
  ORDER BY name COLLATE "C"
 `
@@ -173,6 +173,8 @@ func (q *Queries) CredentialSources(ctx context.Context, db DBTX, tenantID *uuid
 			&i.JwksUrl,
 			&i.Host,
 			&i.TokenSeconds,
+			&i.Claims,
+			&i.FormerIssuers,
 		); err != nil {
 			return nil, err
 		}
@@ -364,9 +366,9 @@ func (q *Queries) InsertClientKey(ctx context.Context, db DBTX, arg InsertClient
 
 const InsertCredentialSource = `-- name: InsertCredentialSource :one
 INSERT INTO credential_sources (
-    tenant_id, name, kind, namespace, issuer, audience_rule, audiences, check_not_before, algorithms, by_kid, jwks_url, host
+    tenant_id, name, kind, namespace, issuer, audience_rule, audiences, check_not_before, algorithms, claims, by_kid, jwks_url, host
 ) VALUES (
-    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12
+    $1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13
 ) RETURNING id
 `
 
@@ -380,6 +382,7 @@ type InsertCredentialSourceParams struct {
 	Audiences      []string
 	CheckNotBefore bool
 	Algorithms     []string
+	Claims         []byte
 	ByKid          bool
 	JwksUrl        *string
 	Host           *string
@@ -396,6 +399,7 @@ func (q *Queries) InsertCredentialSource(ctx context.Context, db DBTX, arg Inser
 		arg.Audiences,
 		arg.CheckNotBefore,
 		arg.Algorithms,
+		arg.Claims,
 		arg.ByKid,
 		arg.JwksUrl,
 		arg.Host,
@@ -734,9 +738,10 @@ func (q *Queries) UnlistWallets(ctx context.Context, db DBTX, arg UnlistWalletsP
 const UpdateCredentialSource = `-- name: UpdateCredentialSource :exec
 UPDATE credential_sources
    SET window_seconds = $1, token_seconds = $2, issuer = $3, audience_rule = $4,
-       audiences = $5, check_not_before = $6, algorithms = $7, by_kid = $8, jwks_url = $9,
-       removed_at = CASE WHEN $10::bool THEN now() END
- WHERE id = $11
+       audiences = $5, check_not_before = $6, algorithms = $7, claims = $8, by_kid = $9,
+       jwks_url = $10, former_issuers = $11,
+       removed_at = CASE WHEN $12::bool THEN now() END
+ WHERE id = $13
 `
 
 type UpdateCredentialSourceParams struct {
@@ -747,8 +752,10 @@ type UpdateCredentialSourceParams struct {
 	Audiences      []string
 	CheckNotBefore bool
 	Algorithms     []string
+	Claims         []byte
 	ByKid          bool
 	JwksUrl        *string
+	FormerIssuers  []string
 	Removed        bool
 	ID             uuid.UUID
 }
@@ -762,8 +769,10 @@ func (q *Queries) UpdateCredentialSource(ctx context.Context, db DBTX, arg Updat
 		arg.Audiences,
 		arg.CheckNotBefore,
 		arg.Algorithms,
+		arg.Claims,
 		arg.ByKid,
 		arg.JwksUrl,
+		arg.FormerIssuers,
 		arg.Removed,
 		arg.ID,
 	)

@@ -106,15 +106,16 @@ UPDATE tenants
 
 -- name: InsertCredentialSource :one
 INSERT INTO credential_sources (
-    tenant_id, name, kind, namespace, issuer, audience_rule, audiences, check_not_before, algorithms, by_kid, jwks_url, host
+    tenant_id, name, kind, namespace, issuer, audience_rule, audiences, check_not_before, algorithms, claims, by_kid, jwks_url, host
 ) VALUES (
-    @tenant_id, @name, @kind, @namespace, @issuer, @audience_rule, @audiences, @check_not_before, @algorithms, @by_kid, @jwks_url, @host
+    @tenant_id, @name, @kind, @namespace, @issuer, @audience_rule, @audiences, @check_not_before, @algorithms, @claims, @by_kid, @jwks_url, @host
 ) RETURNING id;
 
 -- name: UpdateCredentialSource :exec
 UPDATE credential_sources
    SET window_seconds = @window_seconds, token_seconds = @token_seconds, issuer = @issuer, audience_rule = @audience_rule,
-       audiences = @audiences, check_not_before = @check_not_before, algorithms = @algorithms, by_kid = @by_kid, jwks_url = @jwks_url,
+       audiences = @audiences, check_not_before = @check_not_before, algorithms = @algorithms, claims = @claims, by_kid = @by_kid,
+       jwks_url = @jwks_url, former_issuers = @former_issuers,
        removed_at = CASE WHEN @removed::bool THEN now() END
  WHERE id = @id;
 

@@ -37,6 +37,7 @@ const (
 	NotYetValid  Reason = "not_yet_valid"
 	BadIssuer    Reason = "issuer"
 	BadAudience  Reason = "audience"
+	BadClaim     Reason = "claim"
 	UnknownKey   Reason = "unknown_key"
 	NoKeyID      Reason = "no_kid"
 	WrongKeyType Reason = "key_type"
@@ -62,6 +63,7 @@ var texts = map[Reason]string{
 	NotYetValid:  "the token is not valid yet (nbf): is the issuer's clock right?",
 	BadIssuer:    "the token's issuer (iss) is not the one of its source",
 	BadAudience:  "the token's audience (aud) is not one that its source takes",
+	BadClaim:     "a claim that the token's source asks for is not in the token, or is another text",
 	UnknownKey:   "the token is signed by none of the keys of its source",
 	NoKeyID:      "the token does not name its key (kid), and its source has many that it could be",
 	WrongKeyType: "the token names a key (kid) that is not for its algorithm (alg)",

@@ -62,7 +62,7 @@ func (s *Set) VerifyToken(t *Token, r Rules, now time.Time) (Claims, error) {
 
 // Check is one thing that was asked of a token, and Err what is wrong with it (an [*Error]) or nil.
 type Check struct {
-	Name string // alg, exp, nbf, iss, aud, signature
+	Name string // alg, exp, nbf, iss, aud, claims, signature
 	Err  error
 }
 

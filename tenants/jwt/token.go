@@ -14,6 +14,9 @@ const (
 	maxToken   = 8 << 10
 	maxSubject = 255 // characters
 
+	maxClaims = 20  // that rules ask for
+	maxClaim  = 500 // bytes of the name, and of the text, of one
+
 	// leeway is how far clocks may differ. The platform's, in whole seconds as the reference server reads
 	// it, may be this much past exp, and this much before nbf.
 	leeway = time.Minute
@@ -31,6 +34,7 @@ type Token struct {
 
 	expires                     time.Time
 	notBefore, issuer, audience []byte // in JSON; nil where they are not there
+	payload                     []byte
 
 	signed    []byte // header and payload, with their dot
 	signature []byte
@@ -114,6 +118,7 @@ func (t *Token) parsePayload(payload []byte) Reason {
 	if !ok {
 		return BadPayload
 	}
+	t.payload = payload
 	var subject, expires []byte
 	for _, m := range members {
 		switch string(m.name) {
@@ -174,6 +179,9 @@ type Rules struct {
 
 	// Algorithms that are taken, of [Algorithms].
 	Algorithms []string
+
+	// Claims that a token must have besides, and the text that each must be, byte for byte.
+	Claims map[string]string
 }
 
 // AudienceRule is what a token's aud must be.
@@ -223,6 +231,16 @@ func (r Rules) Check() error {
 		return refuse("the audience rule is not one of any, one_of, none")
 	case (r.AudienceRule == OneOf) != (len(r.Audiences) > 0), slices.Contains(r.Audiences, ""):
 		return refuse("audiences are to be given with the audience rule one_of, and with no other")
+	case len(r.Claims) > maxClaims:
+		return refuse("more than " + strconv.Itoa(maxClaims) + " claims are asked for")
+	}
+	for name, text := range r.Claims {
+		switch {
+		case name == "iss", name == "aud", name == "exp", name == "nbf", name == "sub":
+			return refuse("the claim " + name + " has a rule of its own, and no other can be made for it")
+		case name == "" || text == "" || len(name) > maxClaim || len(text) > maxClaim || !utf8.ValidString(name+text) || strings.ContainsRune(name+text, 0):
+			return refuse("a claim that is asked for has a name and a text, each of 1 to " + strconv.Itoa(maxClaim) + " bytes in UTF-8")
+		}
 	}
 	return nil
 }
@@ -279,6 +297,7 @@ var rules = []struct {
 	{"nbf", (*Token).refuseEarly},
 	{"iss", (*Token).refuseIssuer},
 	{"aud", (*Token).refuseAudience},
+	{"claims", (*Token).refuseClaims},
 }
 
 func (t *Token) refuseAlgorithm(r Rules, _ time.Time) Reason {
@@ -343,6 +362,27 @@ func (t *Token) isFor(audiences []string) bool {
 		found = found || slices.Contains(audiences, string(aud))
 	}
 	return found
+}
+
+// refuseClaims reads the payload again, which only sources pay for that ask for claims.
+func (t *Token) refuseClaims(r Rules, _ time.Time) Reason {
+	if len(r.Claims) == 0 {
+		return ""
+	}
+	var room [16]member
+	members, _ := readObject(t.payload, room[:0]) // whose names are distinct
+	found := 0
+	for _, m := range members {
+		if want, asked := r.Claims[string(m.name)]; asked {
+			if text, ok := unquote(m.value); ok && string(text) == want {
+				found++
+			}
+		}
+	}
+	if found < len(r.Claims) {
+		return BadClaim
+	}
+	return ""
 }
 
 // claims of a token that its rules do not refuse.

@@ -320,6 +320,7 @@ func TestATokenIsVerifiedByTheRulesOfItsSource(t *testing.T) {
 		return with(func(r *Rules) { r.AudienceRule, r.Audiences = OneOf, audiences })
 	}
 	none := with(func(r *Rules) { r.AudienceRule = NoAudience })
+	asking := with(func(r *Rules) { r.Claims = map[string]string{"client_id": "app1", "token_use": "access"} })
 	for _, tc := range []struct {
 		name  string
 		rules Rules
@@ -363,6 +364,16 @@ func TestATokenIsVerifiedByTheRulesOfItsSource(t *testing.T) {
 		{"no audiences where none may be", none, `"aud":[]`, BadAudience},
 		{"audience null where none may be", none, `"aud":null`, ""},
 		{"no audience where none may be", none, `"x":1`, ""},
+		{"the claims that are asked for", asking, `"client_id":"app1","token_use":"\u0061ccess"`, ""},
+		{"one of two claims", asking, `"client_id":"app1"`, BadClaim},
+		{"a claim of another text", asking, `"client_id":"app2","token_use":"access"`, BadClaim},
+		{"a claim that begins alike", asking, `"client_id":"app12","token_use":"access"`, BadClaim},
+		{"a claim in capitals", asking, `"client_id":"APP1","token_use":"access"`, BadClaim},
+		{"a claim by a name in capitals", asking, `"Client_ID":"app1","token_use":"access"`, BadClaim},
+		{"a claim in an array", asking, `"client_id":["app1"],"token_use":"access"`, BadClaim},
+		{"a claim that is a number", with(func(r *Rules) { r.Claims = map[string]string{"v": "1"} }), `"v":1`, BadClaim},
+		{"a claim that is null", asking, `"client_id":null,"token_use":"access"`, BadClaim},
+		{"a claim inside another", asking, `"a":{"client_id":"app1"},"token_use":"access"`, BadClaim},
 		{"a rule that is none", with(func(r *Rules) { r.AudienceRule = "" }), `"x":1`, BadAudience},
 	} {
 		token := i.token(`{"sub":"alice","exp":1700003600,` + tc.claim + `}`)
@@ -465,16 +476,19 @@ func TestRulesThatCouldTakeNoTokenAreRefusedWhenTheyAreMade(t *testing.T) {
 	}
 	empty, some := "", "https://issuer.example"
 	for name, change := range map[string]func(*Rules){
-		"zero":                    func(r *Rules) { *r = Rules{} },
-		"no algorithms":           func(r *Rules) { r.Algorithms = nil },
-		"none":                    func(r *Rules) { r.Algorithms = []string{"ES256", "none"} },
-		"HMAC":                    func(r *Rules) { r.Algorithms = []string{"HS256"} },
-		"an empty issuer":         func(r *Rules) { r.Issuer = &empty },
-		"no audience rule":        func(r *Rules) { r.AudienceRule = "" },
-		"another audience rule":   func(r *Rules) { r.AudienceRule = "all" },
-		"one of no audiences":     func(r *Rules) { r.AudienceRule = OneOf },
-		"one of empty audiences":  func(r *Rules) { r.AudienceRule, r.Audiences = OneOf, []string{"a", ""} },
-		"audiences without a use": func(r *Rules) { r.Audiences = []string{"a"} },
+		"zero":                           func(r *Rules) { *r = Rules{} },
+		"no algorithms":                  func(r *Rules) { r.Algorithms = nil },
+		"none":                           func(r *Rules) { r.Algorithms = []string{"ES256", "none"} },
+		"HMAC":                           func(r *Rules) { r.Algorithms = []string{"HS256"} },
+		"an empty issuer":                func(r *Rules) { r.Issuer = &empty },
+		"no audience rule":               func(r *Rules) { r.AudienceRule = "" },
+		"another audience rule":          func(r *Rules) { r.AudienceRule = "all" },
+		"one of no audiences":            func(r *Rules) { r.AudienceRule = OneOf },
+		"one of empty audiences":         func(r *Rules) { r.AudienceRule, r.Audiences = OneOf, []string{"a", ""} },
+		"a claim with a rule of its own": func(r *Rules) { r.Claims = map[string]string{"iss": "a"} },
+		"a claim of no text":             func(r *Rules) { r.Claims = map[string]string{"client_id": ""} },
+		"a claim of no name":             func(r *Rules) { r.Claims = map[string]string{"": "a"} },
+		"audiences without a use":        func(r *Rules) { r.Audiences = []string{"a"} },
 	} {
 		r := Standard()
 		r.Issuer = &some
@@ -512,13 +526,13 @@ func TestExplainGoesOnAfterTheFirstFault(t *testing.T) {
 		}
 		return all
 	}
-	if got, want := explain(i.token(goodClaims), Standard()), []string{"alg", "exp", "nbf", "iss", "aud", "signature"}; !slices.Equal(got, want) {
+	if got, want := explain(i.token(goodClaims), Standard()), []string{"alg", "exp", "nbf", "iss", "aud", "claims", "signature"}; !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
 	}
 	issuer := "https://issuer.example"
-	strict := Rules{Issuer: &issuer, AudienceRule: OneOf, Audiences: []string{"a"}, Algorithms: []string{"RS256"}, CheckNotBefore: true}
+	strict := Rules{Issuer: &issuer, AudienceRule: OneOf, Audiences: []string{"a"}, Algorithms: []string{"RS256"}, CheckNotBefore: true, Claims: map[string]string{"a": "b"}}
 	bad := i.named("k2").token(`{"sub":"alice","exp":1,"nbf":1800000000}`)
-	want := []string{"alg: algorithm", "exp: expired", "nbf: not_yet_valid", "iss: issuer", "aud: audience", "signature: unknown_key"}
+	want := []string{"alg: algorithm", "exp: expired", "nbf: not_yet_valid", "iss: issuer", "aud: audience", "claims: claim", "signature: unknown_key"}
 	if got := explain(bad, strict); !slices.Equal(got, want) {
 		t.Errorf("got %q", got)
 	}
