@@ -1,13 +1,14 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
-	"slices"
 	"strconv"
+	"time"
 
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
 	"github.com/vss-cloud/vss-cloud/quota"
@@ -21,6 +22,9 @@ var (
 	errOverloaded = errors.New("too many bytes in flight, try again")
 	errDraining   = errors.New("shutting down, try another instance")
 	errSlowBody   = errors.New("the body did not arrive in time")
+
+	// errNotEnrolled: the wallet has never written and may not begin to.
+	errNotEnrolled = errors.New("this wallet is not known here, and the tenant takes no new one")
 )
 
 // errBodyCut: the body ended early, or its framing is broken.
@@ -45,13 +49,16 @@ func (e *tooLarge) Error() string {
 	return fmt.Sprintf("the body is larger than %d bytes, this tenant's limit", e.limit)
 }
 
-// answer is what the client is told of an error.
+// answer is how a request ends: what the client is told, and what the bill, the metrics and the log call it. The zero
+// answer is that of a request that got what it asked for.
 type answer struct {
 	status     int
 	code       vsspb.ErrorCode
 	message    string
-	retryAfter bool
-	level      slog.Level // of the request's event
+	outcome    quota.Outcome
+	reason     quota.Reason  // of a refusal for a limit
+	retryAfter time.Duration // 0: nothing is said of it
+	level      slog.Level
 }
 
 const (
@@ -60,77 +67,106 @@ const (
 	ourFault   = "internal error"
 )
 
-// answerTo is the one table from errors to answers (CONTRACT section 1). What wraps an error may be SQL: no
-// more of it is told than the text of the one that the table knows.
+func invalid(status int, message string) answer {
+	return answer{status: status, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: message, outcome: quota.Invalid}
+}
+
+// internal is for what a client tries again: faults, and refusals that may end.
+func internal(status int, message string) answer {
+	return answer{status: status, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: message, outcome: quota.Failed}
+}
+
+// because makes it a refusal for a limit.
+func (a answer) because(reason quota.Reason) answer {
+	a.outcome, a.reason = quota.Refused, reason
+	return a
+}
+
+func (a answer) logged(level slog.Level) answer { a.level = level; return a }
+
+// soon says that another try may be worth it after a second.
+func (a answer) soon() answer { a.retryAfter = time.Second; return a }
+
+// answers to the errors that carry nothing, the first that fits. Without a message it is the error's own text: what
+// wraps it may be SQL, of which no more is told.
+var answers = []struct {
+	err error
+	answer
+}{
+	{errNoSuchPath, invalid(404, "")},
+	{storage.ErrConflict, answer{status: 409, code: vsspb.ErrorCode_CONFLICT_EXCEPTION, outcome: quota.Conflicted}},
+	{storage.ErrNoSuchKey, answer{status: 404, code: vsspb.ErrorCode_NO_SUCH_KEY_EXCEPTION, outcome: quota.NotFound}},
+	{errNotEnrolled, answer{status: 401, code: vsspb.ErrorCode_AUTH_EXCEPTION}.because(quota.Enrolment)},
+
+	{tenants.ErrUnknownTenant, internal(403, "")},
+	{tenants.ErrHostNamesTenant, internal(403, "")},
+	{tenants.ErrClosed, internal(403, "").because(quota.State)},
+	{tenants.ErrReadOnly, internal(403, "").because(quota.State)},
+	{storage.ErrBlocked, internal(403, "").because(quota.Blocked)},
+	{tenants.ErrSuspect, internal(429, "").because(quota.AddressRate).soon().logged(slog.LevelWarn)},
+
+	{quota.ErrQueueFull, internal(503, "").because(quota.Overload).soon().logged(slog.LevelWarn)},
+	{quota.ErrQueueTimeout, internal(503, "").because(quota.Overload).soon().logged(slog.LevelWarn)},
+	{errOverloaded, internal(503, "").because(quota.Overload).soon().logged(slog.LevelWarn)},
+	{tenants.ErrNotLoaded, internal(503, "").soon().logged(slog.LevelWarn)},
+	{tenants.ErrKeysUnavailable, internal(503, "").soon().logged(slog.LevelWarn)},
+	{errDraining, internal(503, "").soon().logged(slog.LevelWarn)},
+	{errSlowBody, internal(503, "").soon().logged(slog.LevelWarn)},
+
+	{storage.ErrAmbiguous, internal(500, ambiguous).logged(slog.LevelError)},
+	{context.Canceled, internal(503, retryLater).soon().logged(slog.LevelWarn)}, // the client has left, which is no fault of ours
+	{storage.ErrUnavailable, internal(503, retryLater).soon().logged(slog.LevelError)},
+	{storage.ErrTooLate, internal(503, retryLater).soon().logged(slog.LevelError)},
+	{context.DeadlineExceeded, internal(503, retryLater).soon().logged(slog.LevelError)},
+}
+
+// answerTo is the one table from errors to answers (CONTRACT section 1).
 func answerTo(err error) answer {
-	var known error
-	is := func(targets ...error) bool {
-		i := slices.IndexFunc(targets, func(target error) bool { return errors.Is(err, target) })
-		if i >= 0 {
-			known = targets[i]
-		}
-		return i >= 0
-	}
 	var (
-		invalid   *storage.InvalidError
-		bad       *badRequest
-		method    *badMethod
-		large     *tooLarge
-		authError *tenants.AuthError
-		rate      *limited
-		exceeded  *storage.ExceededError
+		bad      *storage.InvalidError
+		unread   *badRequest
+		method   *badMethod
+		large    *tooLarge
+		auth     *tenants.AuthError
+		rate     *limited
+		exceeded *storage.ExceededError
 	)
 	switch {
-	case errors.As(err, &invalid):
-		return answer{status: 400, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: invalid.Reason}
 	case errors.As(err, &bad):
-		return answer{status: 400, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: bad.reason}
+		return invalid(400, bad.Reason)
+	case errors.As(err, &unread):
+		return invalid(400, unread.reason)
 	case errors.As(err, &large):
-		return answer{status: 413, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: large.Error()}
-	case is(errNoSuchPath):
-		return answer{status: 404, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: known.Error()}
+		return invalid(413, large.Error())
 	case errors.As(err, &method):
-		return answer{status: 405, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: method.Error()}
-	case is(storage.ErrConflict):
-		return answer{status: 409, code: vsspb.ErrorCode_CONFLICT_EXCEPTION, message: known.Error()}
-	case is(storage.ErrNoSuchKey):
-		return answer{status: 404, code: vsspb.ErrorCode_NO_SUCH_KEY_EXCEPTION, message: known.Error()}
-	case errors.As(err, &authError):
-		return answer{status: 401, code: vsspb.ErrorCode_AUTH_EXCEPTION, message: authError.Error()}
+		return invalid(405, method.Error())
+	case errors.As(err, &auth):
+		return answer{status: 401, code: vsspb.ErrorCode_AUTH_EXCEPTION, message: auth.Error(), outcome: quota.Unauthenticated}
 	case errors.As(err, &rate):
-		return answer{status: 429, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: rate.Error(), retryAfter: true}
+		a := internal(429, rate.Error()).because(rate.reason)
+		a.retryAfter = max(rate.after, time.Second)
+		return a
 	case errors.As(err, &exceeded):
-		return answer{status: 507, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: exceeded.Error()}
-	case is(tenants.ErrUnknownTenant, tenants.ErrHostNamesTenant, tenants.ErrClosed, tenants.ErrReadOnly, storage.ErrBlocked):
-		return answer{status: 403, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: known.Error()}
-	case is(tenants.ErrSuspect):
-		return answer{status: 429, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: known.Error(),
-			retryAfter: true, level: slog.LevelWarn}
-	case is(tenants.ErrNotLoaded, tenants.ErrKeysUnavailable, tenants.ErrAmbiguousSource, quota.ErrQueueFull, quota.ErrQueueTimeout, errOverloaded, errDraining, errSlowBody):
-		return answer{status: 503, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: known.Error(),
-			retryAfter: true, level: slog.LevelWarn}
-	case is(storage.ErrAmbiguous):
-		return answer{status: 500, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: ambiguous, level: slog.LevelError}
-	case is(context.Canceled): // the client has left, which is no fault of ours
-		return answer{status: 503, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: retryLater,
-			retryAfter: true, level: slog.LevelWarn}
-	case is(storage.ErrUnavailable, storage.ErrTooLate, context.DeadlineExceeded):
-		return answer{status: 503, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: retryLater,
-			retryAfter: true, level: slog.LevelError}
-	default:
-		return answer{status: 500, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: ourFault, level: slog.LevelError}
+		return internal(507, exceeded.Error()).because(quota.Storage)
 	}
+	for _, row := range answers {
+		if errors.Is(err, row.err) {
+			row.message = cmp.Or(row.message, row.err.Error())
+			return row.answer
+		}
+	}
+	return internal(500, ourFault).logged(slog.LevelError)
 }
 
 // fail answers an error. What is our fault is told to the log and not to the client, who gets the request id.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	a := answerTo(err)
 	e := eventOf(r.Context())
-	e.code, e.level = a.code, a.level
+	e.answer = a
 	if a.level >= slog.LevelWarn {
 		e.err = err
 	}
-	if a.status == http.StatusUnauthorized {
+	if a.code == vsspb.ErrorCode_AUTH_EXCEPTION {
 		e.refusal = a.message
 	}
 	if a.code != vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION {
@@ -139,13 +175,8 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if a.message == retryLater || a.message == ambiguous || a.message == ourFault {
 		a.message += " (request " + w.Header().Get(requestIDHeader) + ")"
 	}
-	e.refused = reasonOf(err)
-	if a.retryAfter {
-		w.Header().Set("Retry-After", "1")
-		var rate *limited
-		if errors.As(err, &rate) {
-			w.Header().Set("Retry-After", strconv.FormatInt(quota.Seconds(rate.after), 10))
-		}
+	if a.retryAfter > 0 {
+		w.Header().Set("Retry-After", strconv.FormatInt(quota.Seconds(a.retryAfter), 10))
 	}
 	if method, ok := errors.AsType[*badMethod](err); ok {
 		w.Header().Set("Allow", method.allowed)

@@ -23,16 +23,14 @@ type event struct {
 	tenant   string          // slug
 	login    *tenants.Tenant // that a wallet logs in to
 	wallet   string          // storage.WalletID: a hash, not the public key or sub
-	code     vsspb.ErrorCode
-	level    slog.Level
+	answer   answer
 	received int64 // bytes of the body
 	tenantID uuid.UUID
-	visitor  *visitor     // the wallet, where it has one
-	refused  quota.Reason // for a limit
-	enrolled bool         // the wallet, by this call
-	active   bool         // the wallet wrote, or was answered with something that is there
-	refusal  string       // why a credential was refused, one of a fixed set
-	err      error        // of faults: never told to the client
+	visitor  *visitor // the wallet, where it has one
+	enrolled bool     // the wallet, by this call
+	active   bool     // the wallet wrote, or was answered with something that is there
+	refusal  string   // why a credential was refused, one of a fixed set
+	err      error    // of faults: never told to the client
 }
 
 type eventKey struct{}
@@ -52,22 +50,25 @@ func (s *Server) observe(next http.Handler) http.Handler {
 }
 
 func (s *Server) finish(r *http.Request, ww middleware.WrapResponseWriter, e *event, took time.Duration) {
-	if e.call == "" && e.level == slog.LevelInfo && ww.Status() < 400 {
-		e.level = slog.LevelDebug // health checks
+	if e.answer.code == vsspb.ErrorCode_UNKNOWN && (ww.Status() == 0 || ww.Status() >= 400) {
+		e.answer.outcome = quota.Failed // cut before it began, or refused by what knows nothing of our answers
+	}
+	if e.call == "" && e.answer.level == slog.LevelInfo && ww.Status() < 400 {
+		e.answer.level = slog.LevelDebug // health checks
 	}
 	outcome := "ok"
-	if !e.succeeded(ww.Status()) {
-		outcome = e.code.String()
+	if e.answer.outcome != quota.Succeeded {
+		outcome = e.answer.code.String()
 	}
-	if e.refused != quota.NoReason {
-		s.metrics.refusals.Add(r.Context(), 1, metric.WithAttributes(attribute.String("reason", e.refused.String())))
+	if e.answer.reason != quota.NoReason {
+		s.metrics.refusals.Add(r.Context(), 1, metric.WithAttributes(attribute.String("reason", e.answer.reason.String())))
 	}
 	if e.call != "" {
 		s.metrics.calls.Add(r.Context(), 1, metric.WithAttributes(
 			attribute.String("call", e.call), attribute.String("outcome", outcome)))
 	}
-	s.record(e, ww.Status(), int64(ww.BytesWritten()))
-	if !s.log.Enabled(r.Context(), e.level) {
+	s.record(e, int64(ww.BytesWritten()))
+	if !s.log.Enabled(r.Context(), e.answer.level) {
 		return
 	}
 	attrs := []slog.Attr{
@@ -88,13 +89,7 @@ func (s *Server) finish(r *http.Request, ww middleware.WrapResponseWriter, e *ev
 	if e.err != nil {
 		attrs = append(attrs, slog.String("error", e.err.Error()))
 	}
-	s.log.LogAttrs(r.Context(), e.level, "request", attrs...)
-}
-
-// succeeded says whether the request was answered with what it asked for. A refused login has status 200, and so has an
-// answer that was cut; one that was cut before it began has none.
-func (e *event) succeeded(status int) bool {
-	return status != 0 && status < 400 && e.code == vsspb.ErrorCode_UNKNOWN
+	s.log.LogAttrs(r.Context(), e.answer.level, "request", attrs...)
 }
 
 type metrics struct {

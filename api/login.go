@@ -10,6 +10,7 @@ import (
 	"github.com/go-chi/chi/v5/middleware"
 
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
+	"github.com/vss-cloud/vss-cloud/quota"
 	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
 )
@@ -39,10 +40,10 @@ func (s *Server) login() http.Handler {
 			refusal, refused := errors.AsType[*lnurl.Error](o.Err)
 			switch {
 			case refused:
-				e.code, e.refusal = vsspb.ErrorCode_AUTH_EXCEPTION, refusal.Reason
+				e.answer, e.refusal = answer{code: vsspb.ErrorCode_AUTH_EXCEPTION, outcome: quota.Unauthenticated}, refusal.Reason
 				logins.Refused(e.login, refusal)
 			case o.Err != nil:
-				e.code, e.level, e.err = vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, slog.LevelError, o.Err
+				e.answer, e.err = internal(500, ourFault).logged(slog.LevelError), o.Err
 			}
 			if o.Forged {
 				logins.Forged(middleware.GetClientIPAddr(r.Context()))

@@ -2,7 +2,6 @@ package api
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/netip"
 	"time"
@@ -42,14 +41,10 @@ func (e *limited) Error() string {
 	return fmt.Sprintf("too many calls (%s), try again in %d s", e.reason, quota.Seconds(e.after))
 }
 
-// notEnrolled is a wallet that has never written and may not begin to.
-const notEnrolled = "this wallet is not known here, and the tenant takes no new one"
-
 // visitor is the wallet of one call, as its limits see it.
 type visitor struct {
 	s        *Server
 	tenant   *tenants.Tenant
-	source   string
 	wallet   storage.WalletID
 	from     netip.Addr
 	admitted quota.Admission
@@ -57,7 +52,7 @@ type visitor struct {
 }
 
 func (s *Server) visitor(caller tenants.Caller, from netip.Addr) *visitor {
-	return &visitor{s: s, tenant: caller.Tenant, source: caller.Source.Name, wallet: caller.Owner().Wallet(), from: from}
+	return &visitor{s: s, tenant: caller.Tenant, wallet: caller.Owner().Wallet(), from: from}
 }
 
 // admit asks the rates, and waits where they say so: before the body is read, so that nobody waits with it in memory.
@@ -149,7 +144,7 @@ func (v *visitor) enrol(ctx context.Context) error {
 		return err
 	}
 	if !allowed {
-		return &tenants.AuthError{Source: v.source, Reason: notEnrolled}
+		return errNotEnrolled
 	}
 	if l := v.s.cfg.Quota.Limiter; l != nil {
 		if a := l.Enrol(v.tenant.ID, v.from, &v.tenant.Limits); !a.OK {
@@ -198,7 +193,7 @@ func (v *visitor) foundNothing(ctx context.Context) error {
 	case listed && v.tenant.Enrolment == tenants.EnrolmentListed:
 		return nil
 	}
-	return &tenants.AuthError{Source: v.source, Reason: notEnrolled}
+	return errNotEnrolled
 }
 
 // nothing says whether an answer says nothing of whether its wallet has ever written.
@@ -230,63 +225,20 @@ var operations = map[string]quota.Operation{
 }
 
 // record tells the meter of a call, when it has been answered.
-func (s *Server) record(e *event, status int, sent int64) {
+func (s *Server) record(e *event, sent int64) {
 	op, ok := operations[e.call]
 	if s.cfg.Quota.Meter == nil || !ok || e.tenantID == (uuid.UUID{}) {
 		return
 	}
-	r := quota.Request{Tenant: e.tenantID, Operation: op, Known: e.active, Enrolled: e.enrolled}
+	r := quota.Request{
+		Tenant: e.tenantID, Operation: op, Outcome: e.answer.outcome, Reason: e.answer.reason, Known: e.active, Enrolled: e.enrolled,
+	}
 	if e.visitor != nil {
 		r.Wallet = quota.Key(e.visitor.wallet)
 	}
-	r.Outcome, r.Reason = outcomeOf(e, status)
 	switch r.Outcome { // bytes are on the bill where the store was asked: anyone can send a tenant what is refused
 	case quota.Succeeded, quota.NotFound, quota.Conflicted:
 		r.In, r.Out = e.received, sent
 	}
 	s.cfg.Quota.Meter.Record(time.Now(), r)
-}
-
-// outcomeOf is how a call ended, for a bill.
-func outcomeOf(e *event, status int) (quota.Outcome, quota.Reason) {
-	switch {
-	case e.succeeded(status):
-		return quota.Succeeded, quota.NoReason
-	case e.refused != quota.NoReason:
-		return quota.Refused, e.refused
-	case e.code == vsspb.ErrorCode_NO_SUCH_KEY_EXCEPTION:
-		return quota.NotFound, quota.NoReason
-	case e.code == vsspb.ErrorCode_CONFLICT_EXCEPTION:
-		return quota.Conflicted, quota.NoReason
-	case e.code == vsspb.ErrorCode_AUTH_EXCEPTION:
-		return quota.Unauthenticated, quota.NoReason
-	case e.code == vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION:
-		return quota.Invalid, quota.NoReason
-	default:
-		return quota.Failed, quota.NoReason
-	}
-}
-
-// reasonOf is why a call was refused, where that is for a limit.
-func reasonOf(err error) quota.Reason {
-	var rate *limited
-	var exceeded *storage.ExceededError
-	var auth *tenants.AuthError
-	switch {
-	case errors.As(err, &rate):
-		return rate.reason
-	case errors.As(err, &exceeded):
-		return quota.Storage
-	case errors.As(err, &auth) && auth.Reason == notEnrolled:
-		return quota.Enrolment
-	case errors.Is(err, storage.ErrBlocked):
-		return quota.Blocked
-	case errors.Is(err, tenants.ErrClosed), errors.Is(err, tenants.ErrReadOnly):
-		return quota.State
-	case errors.Is(err, errOverloaded), errors.Is(err, quota.ErrQueueFull), errors.Is(err, quota.ErrQueueTimeout):
-		return quota.Overload
-	case errors.Is(err, tenants.ErrSuspect):
-		return quota.AddressRate
-	}
-	return quota.NoReason
 }

@@ -541,6 +541,59 @@ func TestAWalletIsActiveAndItsBytesAreBilledByWhatWasServed(t *testing.T) {
 	}
 }
 
+// One row of the table of errors has all of it.
+func TestAnAnswerHasItsOutcomeAndItsReason(t *testing.T) {
+	t.Parallel()
+	meter := quota.NewMeter(quota.MeterConfig{})
+	var end error
+	p := start(t, over(always(func(context.Context) error { return end })), func(cfg *api.Config) { cfg.Quota.Meter = meter })
+	w := p.wallet(t, "acme", 1)
+	for _, tc := range []struct {
+		err     error
+		status  int
+		code    vsspb.ErrorCode
+		outcome quota.Outcome
+		reason  quota.Reason
+	}{
+		{&storage.InvalidError{Reason: "odd"}, 400, invalid, quota.Invalid, quota.NoReason},
+		{storage.ErrConflict, 409, conflict, quota.Conflicted, quota.NoReason},
+		{storage.ErrNoSuchKey, 404, noSuch, quota.NotFound, quota.NoReason},
+		{&tenants.AuthError{Reason: "odd"}, 401, noAuth, quota.Unauthenticated, quota.NoReason},
+		{&storage.ExceededError{Limit: "value_size"}, 507, internal, quota.Refused, quota.Storage},
+		{storage.ErrBlocked, 403, internal, quota.Refused, quota.Blocked},
+		{tenants.ErrReadOnly, 403, internal, quota.Refused, quota.State},
+		{tenants.ErrClosed, 403, internal, quota.Refused, quota.State},
+		{tenants.ErrSuspect, 429, internal, quota.Refused, quota.AddressRate},
+		{quota.ErrQueueFull, 503, internal, quota.Refused, quota.Overload},
+		{fmt.Errorf("%w: %w", storage.ErrTooLate, quota.ErrQueueTimeout), 503, internal, quota.Refused, quota.Overload},
+		{tenants.ErrKeysUnavailable, 503, internal, quota.Failed, quota.NoReason},
+		{storage.ErrAmbiguous, 500, internal, quota.Failed, quota.NoReason},
+		{fmt.Errorf("%w: %w", storage.ErrAmbiguous, context.Canceled), 500, internal, quota.Failed, quota.NoReason},
+		{storage.ErrUnavailable, 503, internal, quota.Failed, quota.NoReason},
+		{errors.New("odd"), 500, internal, quota.Failed, quota.NoReason},
+	} {
+		end = tc.err
+		w.put(t, "k", "v").want(t, tc.status, tc.code)
+		var h quota.Counts
+		eventually(t, "it is counted", func() bool {
+			b := meter.Take()
+			if b != nil {
+				h = b.Hours[0].Counts
+				meter.Acknowledge(b.Sequence)
+			}
+			return b != nil
+		})
+		if h.Requests[quota.PutObjects][tc.outcome] != 1 {
+			t.Errorf("%v: counted %v, want one that is %v", tc.err, h.Requests, tc.outcome)
+		}
+		for reason, n := range h.Refused {
+			if want := quota.Reason(reason) == tc.reason && tc.reason != quota.NoReason; (n == 1) != want {
+				t.Errorf("%v: counted %d for %v", tc.err, n, quota.Reason(reason))
+			}
+		}
+	}
+}
+
 func TestAnAnswerThatWasCutHasNotSucceeded(t *testing.T) {
 	t.Parallel()
 	meter := quota.NewMeter(quota.MeterConfig{})

@@ -18,7 +18,6 @@ import (
 	"github.com/go-chi/cors"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 
-	"github.com/vss-cloud/vss-cloud/api/vsspb"
 	"github.com/vss-cloud/vss-cloud/tenants"
 )
 
@@ -132,12 +131,12 @@ func (s *Server) recoverPanics(next http.Handler) http.Handler {
 			}
 			ww, e := w.(middleware.WrapResponseWriter), eventOf(r.Context()) // by observe
 			if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
-				e.code = vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION
+				e.answer = internal(500, ourFault)
 				panic(err)
 			}
 			err := fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 			if ww.Status() != 0 {
-				e.code, e.level, e.err = vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, slog.LevelError, err
+				e.answer, e.err = internal(500, ourFault).logged(slog.LevelError), err
 				panic(http.ErrAbortHandler) // an answer has begun: only cutting it says that it is not whole
 			}
 			s.fail(w, r, err)
