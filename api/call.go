@@ -11,7 +11,6 @@ import (
 	"strings"
 
 	"github.com/go-chi/chi/v5"
-	"github.com/go-chi/chi/v5/middleware"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 
@@ -21,31 +20,30 @@ import (
 	"github.com/vss-cloud/vss-cloud/tenants"
 )
 
-// scope is what a call may touch, and what it may hold.
-type scope struct {
-	keyspace storage.Keyspace
-	memory   *share
-	visitor  *visitor
-	event    *event
-}
-
-// request is a decoded message of one of the four calls.
-type request[T any] interface {
+// message is a decoded message of one of the four calls.
+type message[T any] interface {
 	*T
 	proto.Message
 	GetStoreId() string
 }
 
+// found is what a call came upon.
+type found bool
+
+const (
+	nothing   found = false // or what a wallet that has never written would find too
+	something found = true  // what only a wallet has that has written, by this call at the latest
+)
+
 // call makes the handler of one of the contract's calls. Everything they have in common is here, once.
-func call[T any, R request[T]](s *Server, name string, kind quota.Kind, do func(context.Context, scope, R) (proto.Message, error)) http.HandlerFunc {
+func call[T any, M message[T]](s *Server, name string, kind quota.Kind, do func(context.Context, *request, storage.Keyspace, M) (proto.Message, found, error)) http.HandlerFunc {
 	writes := kind == quota.Write
 	return func(w http.ResponseWriter, r *http.Request) {
 		ctx, cancel := context.WithTimeout(r.Context(), s.cfg.Timeout)
 		defer cancel()
-		e := eventOf(ctx)
-		e.call = name
-		held := &share{of: s.memory}
-		defer held.release() // after the answer is written
+		rq := requestOf(ctx)
+		rq.call = name
+		defer rq.release() // after the answer is written
 		if r.Body != http.NoBody {
 			// Also for a body that nobody will read: net/http waits for the rest of a small one before it
 			// answers. Where there is none, net/http reads ahead to learn that the client has left, and a
@@ -55,64 +53,61 @@ func call[T any, R request[T]](s *Server, name string, kind quota.Kind, do func(
 		}
 
 		reply, err := func() ([]byte, error) {
-			tenant, err := s.cfg.Tenants.Resolve(r.Host, chi.URLParam(r, "tenant"))
+			var err error
+			if rq.tenant, err = s.cfg.Tenants.Resolve(r.Host, chi.URLParam(r, "tenant")); err != nil {
+				return nil, err
+			}
+			if err := rq.tenant.Refuses(writes); err != nil {
+				return nil, err
+			}
+			caller, err := s.cfg.Auth.Authenticate(ctx, rq.tenant, r.Header, rq.from)
 			if err != nil {
 				return nil, err
 			}
-			e.tenant, e.tenantID = tenant.Slug, tenant.ID
-			if err := tenant.Refuses(writes); err != nil {
+			owner := caller.Owner()
+			rq.wallet = owner.Wallet()
+			if err := rq.admit(ctx, kind); err != nil {
 				return nil, err
 			}
-			from := middleware.GetClientIPAddr(ctx)
-			caller, err := s.cfg.Auth.Authenticate(ctx, tenant, r.Header, from)
+			body, err := rq.readBody(ctx, w, r)
+			rq.received = int64(len(body))
 			if err != nil {
 				return nil, err
 			}
-			visitor := s.visitor(caller, from)
-			e.visitor, e.wallet = visitor, visitor.wallet.String()
-			if err := visitor.admit(ctx, kind); err != nil {
-				return nil, err
-			}
-			visitor.hold(ctx, held)
-			body, err := readBody(w, r, tenant.Limits.BodySize, held)
-			e.received = int64(len(body))
-			if err != nil {
-				return nil, err
-			}
-			req := R(new(T))
-			if err := decode(body, req); err != nil {
+			m := M(new(T))
+			if err := decode(body, m); err != nil {
 				return nil, err
 			}
 			// Decoding copied the body, so it is garbage before the store takes its own copy.
-			ks, err := storage.NewKeyspace(caller.Owner(), req.GetStoreId())
+			ks, err := storage.NewKeyspace(owner, m.GetStoreId())
 			if err != nil {
 				return nil, err
 			}
 			if writes && departed(ctx) {
 				return nil, context.Canceled
 			}
-			m, err := do(ctx, scope{ks, held, visitor, e}, req)
-			if errors.Is(err, storage.ErrNoSuchKey) || errors.Is(err, storage.ErrConflict) || err == nil && nothing(m) {
-				if refusal := visitor.foundNothing(ctx); refusal != nil {
+			resp, has, err := do(ctx, rq, ks, m)
+			switch {
+			case err == nil && has == something:
+				rq.know()
+			case err == nil, errors.Is(err, storage.ErrNoSuchKey), errors.Is(err, storage.ErrConflict):
+				if refusal := rq.foundNothing(ctx); refusal != nil {
 					return nil, refusal
 				}
 			}
 			if err != nil {
 				return nil, err
 			}
-			if !nothing(m) {
-				visitor.known()
-			}
-			reply := encode(m)
+			reply := encode(resp)
 			// Slow readers must not pile up answers. Never refuses a write that is done: its answer is empty.
-			if err := held.fit(int64(len(reply))); err != nil {
+			if err := rq.hold(ctx, int64(len(reply))); err != nil {
 				return nil, err
 			}
-			e.active = e.active || !nothing(m)
+			rq.active = has == something
 			return reply, nil
 		}()
 		if err != nil {
-			held.release() // nothing is kept of what was read
+			rq.release() // nothing is kept of what was read
 			s.fail(w, r, err)
 			return
 		}
@@ -121,69 +116,67 @@ func call[T any, R request[T]](s *Server, name string, kind quota.Kind, do func(
 }
 
 func (s *Server) getObject() http.HandlerFunc {
-	return call(s, "getObject", quota.Read, func(ctx context.Context, sc scope, req *vsspb.GetObjectRequest) (proto.Message, error) {
-		o, err := s.cfg.Store.Get(ctx, sc.keyspace, req.GetKey(), func(size int64) error {
-			sc.visitor.known() // there is a value
-			return sc.memory.fit(size)
+	return call(s, "getObject", quota.Read, func(ctx context.Context, rq *request, ks storage.Keyspace, m *vsspb.GetObjectRequest) (proto.Message, found, error) {
+		o, err := s.cfg.Store.Get(ctx, ks, m.GetKey(), func(size int64) error {
+			rq.know() // there is a value
+			return rq.hold(ctx, size)
 		})
 		if err != nil {
-			return nil, err
+			return nil, nothing, err
 		}
-		return &vsspb.GetObjectResponse{Value: &vsspb.KeyValue{Key: o.Key, Version: o.Version, Value: o.Value}}, nil
+		// The global version of a store that was never written is 0.
+		return &vsspb.GetObjectResponse{Value: &vsspb.KeyValue{Key: o.Key, Version: o.Version, Value: o.Value}}, o.Version != 0, nil
 	})
 }
 
 func (s *Server) putObjects() http.HandlerFunc {
-	return call(s, "putObjects", quota.Write, func(ctx context.Context, sc scope, req *vsspb.PutObjectRequest) (proto.Message, error) {
-		if len(req.GetTransactionItems())+len(req.GetDeleteItems()) == 0 && req.GlobalVersion == nil {
+	return call(s, "putObjects", quota.Write, func(ctx context.Context, rq *request, ks storage.Keyspace, m *vsspb.PutObjectRequest) (proto.Message, found, error) {
+		if len(m.GetTransactionItems())+len(m.GetDeleteItems()) == 0 && m.GlobalVersion == nil {
 			// Not "saved": it is what is left of a put whose body was lost on the way.
-			return nil, &badRequest{"a put without items and without a global_version"}
+			return nil, nothing, &badRequest{"a put without items and without a global_version"}
 		}
 		batch := storage.Batch{
-			GlobalVersion: req.GlobalVersion,
-			Writes:        make([]storage.Object, len(req.GetTransactionItems())),
-			Deletes:       make([]storage.KeyVersion, len(req.GetDeleteItems())),
+			GlobalVersion: m.GlobalVersion,
+			Writes:        make([]storage.Object, len(m.GetTransactionItems())),
+			Deletes:       make([]storage.KeyVersion, len(m.GetDeleteItems())),
 		}
-		for i, item := range req.GetTransactionItems() {
+		for i, item := range m.GetTransactionItems() {
 			batch.Writes[i] = storage.Object{Key: item.GetKey(), Version: item.GetVersion(), Value: item.GetValue()}
 		}
-		for i, item := range req.GetDeleteItems() {
+		for i, item := range m.GetDeleteItems() {
 			batch.Deletes[i] = storage.KeyVersion{Key: item.GetKey(), Version: item.GetVersion()}
 		}
-		written, err := s.cfg.Store.Put(ctx, sc.keyspace, batch, sc.visitor.limits())
+		written, err := s.cfg.Store.Put(ctx, ks, batch, rq.limits())
 		if err != nil {
-			return nil, err
+			return nil, nothing, err
 		}
-		sc.visitor.wrote(sc.keyspace.Store(), written)
-		sc.event.enrolled = written.NewWallet
-		return &vsspb.PutObjectResponse{}, nil
+		rq.stored(ks.Store(), written)
+		rq.enrolled = written.NewWallet
+		return &vsspb.PutObjectResponse{}, something, nil
 	})
 }
 
 func (s *Server) deleteObject() http.HandlerFunc {
-	return call(s, "deleteObject", quota.Write, func(ctx context.Context, sc scope, req *vsspb.DeleteObjectRequest) (proto.Message, error) {
-		item := storage.KeyVersion{Key: req.GetKeyValue().GetKey(), Version: req.GetKeyValue().GetVersion()}
-		written, err := s.cfg.Store.Delete(ctx, sc.keyspace, item)
+	return call(s, "deleteObject", quota.Write, func(ctx context.Context, rq *request, ks storage.Keyspace, m *vsspb.DeleteObjectRequest) (proto.Message, found, error) {
+		item := storage.KeyVersion{Key: m.GetKeyValue().GetKey(), Version: m.GetKeyValue().GetVersion()}
+		written, err := s.cfg.Store.Delete(ctx, ks, item)
 		if err != nil {
-			return nil, err
+			return nil, nothing, err
 		}
-		if written.Objects >= 0 {
-			sc.visitor.wrote(sc.keyspace.Store(), written)
-			sc.event.active = true
-		}
-		return &vsspb.DeleteObjectResponse{}, nil
+		rq.stored(ks.Store(), written)
+		return &vsspb.DeleteObjectResponse{}, written.Objects >= 0, nil
 	})
 }
 
 func (s *Server) listKeyVersions() http.HandlerFunc {
-	return call(s, "listKeyVersions", quota.List, func(ctx context.Context, sc scope, req *vsspb.ListKeyVersionsRequest) (proto.Message, error) {
-		page, err := s.cfg.Store.List(ctx, sc.keyspace, storage.ListRequest{
-			Prefix:   req.GetKeyPrefix(),
-			PageSize: int(req.GetPageSize()),
-			Token:    req.GetPageToken(),
+	return call(s, "listKeyVersions", quota.List, func(ctx context.Context, rq *request, ks storage.Keyspace, m *vsspb.ListKeyVersionsRequest) (proto.Message, found, error) {
+		page, err := s.cfg.Store.List(ctx, ks, storage.ListRequest{
+			Prefix:   m.GetKeyPrefix(),
+			PageSize: int(m.GetPageSize()),
+			Token:    m.GetPageToken(),
 		})
 		if err != nil {
-			return nil, err
+			return nil, nothing, err
 		}
 		resp := &vsspb.ListKeyVersionsResponse{
 			KeyVersions:   make([]*vsspb.KeyValue, len(page.Keys)),
@@ -193,13 +186,14 @@ func (s *Server) listKeyVersions() http.HandlerFunc {
 		for i, k := range page.Keys {
 			resp.KeyVersions[i] = &vsspb.KeyValue{Key: k.Key, Version: k.Version}
 		}
-		return resp, nil
+		return resp, len(page.Keys) > 0 || resp.GetGlobalVersion() != 0, nil
 	})
 }
 
-// readBody reads the whole body, at most limit bytes, on the call's share of the memory. The share grows with what
-// has arrived: who announces a large body and sends none holds next to nothing.
-func readBody(w http.ResponseWriter, r *http.Request, limit int64, held *share) ([]byte, error) {
+// readBody reads the whole body, as far as the tenant's limit allows. What the request holds of the memory grows with
+// what has arrived: who announces a large body and sends none holds next to nothing.
+func (rq *request) readBody(ctx context.Context, w http.ResponseWriter, r *http.Request) ([]byte, error) {
+	limit := rq.tenant.Limits.BodySize
 	for _, encoding := range r.Header["Content-Encoding"] {
 		if encoding != "" && !strings.EqualFold(encoding, "identity") {
 			return nil, &badRequest{"a body with a Content-Encoding is not accepted, send it as it is"}
@@ -209,14 +203,14 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, held *share) 
 		return nil, &tooLarge{limit}
 	}
 	announced := r.ContentLength // chunked: -1
-	if err := held.wouldFit(announced); err != nil {
+	if err := rq.couldHold(ctx, announced); err != nil {
 		return nil, err // before it is sent
 	}
 	size := min(4<<10, limit)
 	if announced >= 0 {
 		size = min(size, announced)
 	}
-	if err := held.fit(size); err != nil {
+	if err := rq.hold(ctx, size); err != nil {
 		return nil, err
 	}
 	body := make([]byte, 0, size+1) // room to see the end without growing
@@ -228,7 +222,7 @@ func readBody(w http.ResponseWriter, r *http.Request, limit int64, held *share) 
 			if arrived < announced && arrived >= announced/4 {
 				size = announced // no more copying
 			}
-			if err := held.fit(size); err != nil {
+			if err := rq.hold(ctx, size); err != nil {
 				return nil, err
 			}
 			body = append(make([]byte, 0, size+1), body...)

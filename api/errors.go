@@ -161,13 +161,13 @@ func answerTo(err error) answer {
 // fail answers an error. What is our fault is told to the log and not to the client, who gets the request id.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	a := answerTo(err)
-	e := eventOf(r.Context())
-	e.answer = a
+	rq := requestOf(r.Context())
+	rq.answer = a
 	if a.level >= slog.LevelWarn {
-		e.err = err
+		rq.err = err
 	}
 	if a.code == vsspb.ErrorCode_AUTH_EXCEPTION {
-		e.refusal = a.message
+		rq.refusal = a.message
 	}
 	if a.code != vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION {
 		discardBody(r)

@@ -7,89 +7,73 @@ import (
 	"time"
 
 	"github.com/go-chi/chi/v5/middleware"
-	"github.com/google/uuid"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
 	"github.com/vss-cloud/vss-cloud/quota"
-	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/storage"
 )
 
-// event is what is known of a request when it ends: one log line and one count. It belongs to the
-// request's goroutine.
-type event struct {
-	call     string          // "" for what is not a call
-	tenant   string          // slug
-	login    *tenants.Tenant // that a wallet logs in to
-	wallet   string          // storage.WalletID: a hash, not the public key or sub
-	answer   answer
-	received int64 // bytes of the body
-	tenantID uuid.UUID
-	visitor  *visitor // the wallet, where it has one
-	enrolled bool     // the wallet, by this call
-	active   bool     // the wallet wrote, or was answered with something that is there
-	refusal  string   // why a credential was refused, one of a fixed set
-	err      error    // of faults: never told to the client
-}
-
-type eventKey struct{}
-
-func eventOf(ctx context.Context) *event { return ctx.Value(eventKey{}).(*event) }
-
-// observe gives the request its event and, when it has been answered, logs and counts it.
+// observe makes the request and, when it has been answered, logs and counts it.
 func (s *Server) observe(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		e := &event{}
 		start := time.Now()
 		ww := middleware.NewWrapResponseWriter(w, r.ProtoMajor)
-		r = r.WithContext(context.WithValue(r.Context(), eventKey{}, e))
-		defer func() { s.finish(r, ww, e, time.Since(start)) }()
+		rq, r := s.newRequest(r)
+		defer func() { s.finish(r, ww, rq, time.Since(start)) }()
 		next.ServeHTTP(ww, r)
 	})
 }
 
-func (s *Server) finish(r *http.Request, ww middleware.WrapResponseWriter, e *event, took time.Duration) {
-	if e.answer.code == vsspb.ErrorCode_UNKNOWN && (ww.Status() == 0 || ww.Status() >= 400) {
-		e.answer.outcome = quota.Failed // cut before it began, or refused by what knows nothing of our answers
+func (s *Server) finish(r *http.Request, ww middleware.WrapResponseWriter, rq *request, took time.Duration) {
+	if rq.answer.code == vsspb.ErrorCode_UNKNOWN && (ww.Status() == 0 || ww.Status() >= 400) {
+		rq.answer.outcome = quota.Failed // cut before it began, or refused by what knows nothing of our answers
 	}
-	if e.call == "" && e.answer.level == slog.LevelInfo && ww.Status() < 400 {
-		e.answer.level = slog.LevelDebug // health checks
+	if rq.call == "" && rq.answer.level == slog.LevelInfo && ww.Status() < 400 {
+		rq.answer.level = slog.LevelDebug // health checks
 	}
 	outcome := "ok"
-	if e.answer.outcome != quota.Succeeded {
-		outcome = e.answer.code.String()
+	if rq.answer.outcome != quota.Succeeded {
+		outcome = rq.answer.code.String()
 	}
-	if e.answer.reason != quota.NoReason {
-		s.metrics.refusals.Add(r.Context(), 1, metric.WithAttributes(attribute.String("reason", e.answer.reason.String())))
+	if rq.answer.reason != quota.NoReason {
+		s.metrics.refusals.Add(r.Context(), 1, metric.WithAttributes(attribute.String("reason", rq.answer.reason.String())))
 	}
-	if e.call != "" {
+	if rq.call != "" {
 		s.metrics.calls.Add(r.Context(), 1, metric.WithAttributes(
-			attribute.String("call", e.call), attribute.String("outcome", outcome)))
+			attribute.String("call", rq.call), attribute.String("outcome", outcome)))
 	}
-	s.record(e, int64(ww.BytesWritten()))
-	if !s.log.Enabled(r.Context(), e.answer.level) {
+	rq.meter(int64(ww.BytesWritten()))
+	if !s.log.Enabled(r.Context(), rq.answer.level) {
 		return
+	}
+	var tenant, wallet string
+	if rq.tenant != nil {
+		tenant = rq.tenant.Slug
+	}
+	if rq.wallet != (storage.WalletID{}) {
+		wallet = rq.wallet.String() // a hash, not the public key or sub
 	}
 	attrs := []slog.Attr{
 		slog.String("request", ww.Header().Get(requestIDHeader)),
 		slog.String("client", middleware.GetClientIP(r.Context())),
-		slog.String("tenant", e.tenant),
-		slog.String("call", e.call),
-		slog.String("wallet", e.wallet),
+		slog.String("tenant", tenant),
+		slog.String("call", rq.call),
+		slog.String("wallet", wallet),
 		slog.Int("status", ww.Status()),
 		slog.String("outcome", outcome),
 		slog.Float64("duration_ms", float64(took.Microseconds())/1000),
-		slog.Int64("received", e.received),
+		slog.Int64("received", rq.received),
 		slog.Int("sent", ww.BytesWritten()),
 	}
-	if e.refusal != "" {
-		attrs = append(attrs, slog.String("refusal", e.refusal))
+	if rq.refusal != "" {
+		attrs = append(attrs, slog.String("refusal", rq.refusal))
 	}
-	if e.err != nil {
-		attrs = append(attrs, slog.String("error", e.err.Error()))
+	if rq.err != nil {
+		attrs = append(attrs, slog.String("error", rq.err.Error()))
 	}
-	s.log.LogAttrs(r.Context(), e.answer.level, "request", attrs...)
+	s.log.LogAttrs(r.Context(), rq.answer.level, "request", attrs...)
 }
 
 type metrics struct {

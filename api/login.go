@@ -23,8 +23,8 @@ func (s *Server) login() http.Handler {
 		Challenges: logins.Challenges(),
 		Used:       logins,
 		Site: func(r *http.Request) (*lnurl.Site, error) {
-			e := eventOf(r.Context())
-			e.call = "lnurlAuth"
+			rq := requestOf(r.Context())
+			rq.call = "lnurlAuth"
 			tenant, err := s.cfg.Tenants.Resolve(r.Host, chi.URLParam(r, "tenant"))
 			if err != nil {
 				if errors.Is(err, tenants.ErrNotLoaded) {
@@ -32,24 +32,24 @@ func (s *Server) login() http.Handler {
 				}
 				return nil, &lnurl.Error{Reason: err.Error()}
 			}
-			e.tenant, e.login = tenant.Slug, tenant
+			rq.tenant = tenant
 			return logins.Site(tenant, r.Header, loginAddress(r))
 		},
 		Report: func(r *http.Request, o lnurl.Outcome) {
-			e := eventOf(r.Context())
+			rq := requestOf(r.Context())
 			refusal, refused := errors.AsType[*lnurl.Error](o.Err)
 			switch {
 			case refused:
-				e.answer, e.refusal = answer{code: vsspb.ErrorCode_AUTH_EXCEPTION, outcome: quota.Unauthenticated}, refusal.Reason
-				logins.Refused(e.login, refusal)
+				rq.answer, rq.refusal = answer{code: vsspb.ErrorCode_AUTH_EXCEPTION, outcome: quota.Unauthenticated}, refusal.Reason
+				logins.Refused(rq.tenant, refusal)
 			case o.Err != nil:
-				e.answer, e.err = internal(500, ourFault).logged(slog.LevelError), o.Err
+				rq.answer, rq.err = internal(500, ourFault).logged(slog.LevelError), o.Err
 			}
 			if o.Forged {
 				logins.Forged(middleware.GetClientIPAddr(r.Context()))
 			}
-			if o.Subject != "" && e.login != nil {
-				e.wallet = logins.Owner(e.login, o.Subject).Wallet().String()
+			if o.Subject != "" && rq.tenant != nil {
+				rq.wallet = logins.Owner(rq.tenant, o.Subject).Wallet()
 			}
 		},
 	})

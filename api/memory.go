@@ -1,6 +1,7 @@
 package api
 
 import (
+	"context"
 	"sync"
 
 	"github.com/google/uuid"
@@ -57,61 +58,60 @@ func (m *memory) fits(tenant uuid.UUID, stranger bool, want int64) bool {
 	}
 }
 
-// share is what one call holds of the memory. It belongs to the call's goroutine.
-type share struct {
-	of       *memory
-	tenant   uuid.UUID
-	stranger bool        // the wallet has not been seen to be enrolled
-	enrolled func() bool // asks whether it is nevertheless, and then makes it known
-	held     int64
-}
+// stranger: a request whose wallet has not been seen to be enrolled. Only a [quota.Limiter] knows of strangers.
+func (rq *request) stranger() bool { return !rq.known && rq.server.cfg.Quota.Limiter != nil }
 
-// count adds what the share holds to the sums, or with -1 takes it away.
-func (h *share) count(sign int64) {
-	m, n := h.of, sign*h.held
+// count adds what the request holds to the sums, or with -1 takes it away.
+func (rq *request) count(sign int64) {
+	m, n := rq.server.memory, sign*rq.held
 	m.used += n
 	switch {
-	case h.stranger:
+	case rq.stranger():
 		m.strangers += n
-	case h.held > small:
-		if m.tenants[h.tenant] += n; m.tenants[h.tenant] == 0 {
-			delete(m.tenants, h.tenant)
+	case rq.held > small:
+		if m.tenants[rq.tenant.ID] += n; m.tenants[rq.tenant.ID] == 0 {
+			delete(m.tenants, rq.tenant.ID)
 		}
 	}
 }
 
-// change changes the share while it is not counted.
-func (h *share) change(do func()) {
-	h.of.mu.Lock()
-	defer h.of.mu.Unlock()
-	h.count(-1)
-	defer h.count(1)
-	do()
+// recount changes what the request holds, or for whom, while that is not counted.
+func (rq *request) recount(change func()) {
+	m := rq.server.memory
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	rq.count(-1)
+	defer rq.count(1)
+	change()
 }
 
-// fit makes the share that of a call with a body or a value of size bytes, if it is not larger already.
-// errOverloaded: it does not fit right now.
-func (h *share) fit(size int64) error { return h.ask(size, true) }
+// hold makes room for a body or a value of size bytes, if there is not as much already. errOverloaded: it does not fit
+// right now.
+func (rq *request) hold(ctx context.Context, size int64) error { return rq.ask(ctx, size, true) }
 
-// wouldFit is fit that takes nothing.
-func (h *share) wouldFit(size int64) error { return h.ask(size, false) }
+// couldHold is hold that takes nothing.
+func (rq *request) couldHold(ctx context.Context, size int64) error { return rq.ask(ctx, size, false) }
 
-func (h *share) ask(size int64, take bool) error {
+func (rq *request) ask(ctx context.Context, size int64, take bool) error {
 	want := copies * size
-	if want <= h.held {
+	if want <= rq.held {
 		return nil
 	}
 	var fits, asKnown bool
 	try := func() {
-		fits = h.of.fits(h.tenant, h.stranger, want)
-		asKnown = h.stranger && !fits && h.of.fits(h.tenant, false, want)
+		m, tenant, stranger := rq.server.memory, rq.tenant.ID, rq.stranger()
+		fits = m.fits(tenant, stranger, want)
+		asKnown = stranger && !fits && m.fits(tenant, false, want)
 		if fits && take {
-			h.held = want
+			rq.held = want
 		}
 	}
-	h.change(try)
-	if asKnown && h.enrolled() {
-		h.change(try)
+	rq.recount(try)
+	if asKnown {
+		// Every wallet is a stranger to an instance that has just started.
+		if has, err := rq.stands(ctx); err == nil && has.known {
+			rq.recount(try)
+		}
 	}
 	if !fits {
 		return errOverloaded
@@ -119,7 +119,9 @@ func (h *share) ask(size int64, take bool) error {
 	return nil
 }
 
-// known makes a stranger's share that of a known wallet.
-func (h *share) known() { h.change(func() { h.stranger = false }) }
-
-func (h *share) release() { h.change(func() { h.held = 0 }) }
+// release gives up all that the request holds.
+func (rq *request) release() {
+	if rq.held > 0 {
+		rq.recount(func() { rq.held = 0 })
+	}
+}

@@ -168,6 +168,24 @@ func TestAConflictAsksOnceWhetherItsWalletIsKnownAndOnlyWhereNobodyMayEnrol(t *t
 	}
 }
 
+func TestAWalletIsAskedForOnceACall(t *testing.T) {
+	t.Parallel()
+	var asked atomic.Int64
+	p := start(t, func(cfg *api.Config) {
+		cfg.Quota.Limiter = quota.NewLimiter(quota.LimiterConfig{})
+		cfg.Quota.Standing = func(context.Context, storage.WalletID) (known, listed bool, err error) {
+			asked.Add(1)
+			return false, true, nil
+		}
+	})
+	p.set(t, "acme", tenants.Change{Enrolment: ptr(tenants.EnrolmentListed)})
+	// It may enrol, and did not, since the versions do not match.
+	p.wallet(t, "acme", 1).call(t, "putObjects", put(&vsspb.KeyValue{Key: "k", Version: 7, Value: []byte("v")})).want(t, 409, conflict)
+	if n := asked.Load(); n != 1 {
+		t.Errorf("asked %d times", n)
+	}
+}
+
 // What each state allows, over all calls (CONTRACT section 5).
 func TestABlockedWalletAndAReadOnlyTenantReadAndAClosedTenantDoesNothing(t *testing.T) {
 	t.Parallel()

@@ -129,14 +129,14 @@ func (s *Server) recoverPanics(next http.Handler) http.Handler {
 			if p == nil {
 				return
 			}
-			ww, e := w.(middleware.WrapResponseWriter), eventOf(r.Context()) // by observe
+			ww, rq := w.(middleware.WrapResponseWriter), requestOf(r.Context()) // by observe
 			if err, ok := p.(error); ok && errors.Is(err, http.ErrAbortHandler) {
-				e.answer = internal(500, ourFault)
+				rq.answer = internal(500, ourFault)
 				panic(err)
 			}
 			err := fmt.Errorf("panic: %v\n%s", p, debug.Stack())
 			if ww.Status() != 0 {
-				e.answer, e.err = internal(500, ourFault).logged(slog.LevelError), err
+				rq.answer, rq.err = internal(500, ourFault).logged(slog.LevelError), err
 				panic(http.ErrAbortHandler) // an answer has begun: only cutting it says that it is not whole
 			}
 			s.fail(w, r, err)
