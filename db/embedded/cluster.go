@@ -130,46 +130,92 @@ func initCluster(ctx context.Context, root *os.Root, owner account, binaries str
 	return dir.Sync()
 }
 
-// stopPrevious stops a server that an earlier process left running on the cluster.
-func stopPrevious(ctx context.Context, cluster string, progress func(string)) error {
-	path := filepath.Join(cluster, "postmaster.pid")
+// A lockFile is what a postmaster says about itself: in its cluster, and beside its socket.
+type lockFile struct {
+	pid     int // 0: it says nothing
+	cluster string
+	started time.Time
+	rest    string // behind the first line
+}
+
+// readLock reads a lock file; ok says whether there is one.
+func readLock(path string) (l lockFile, ok bool, _ error) {
 	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
-		return nil
-	}
 	if err != nil {
-		return err
+		if errors.Is(err, fs.ErrNotExist) {
+			err = nil
+		}
+		return l, false, err
 	}
 	first, rest, _ := strings.Cut(string(text), "\n")
-	pid, err := strconv.Atoi(first)
-	if err != nil || pid <= 0 || !sameFile(strings.SplitN(rest, "\n", 2)[0], cluster) {
-		return nil // postgres itself says what is wrong with it
+	l.pid, _ = strconv.Atoi(strings.TrimSpace(first))
+	l.rest = rest
+	if lines := strings.Split(rest, "\n"); len(lines) > 1 {
+		l.cluster = lines[0]
+		seconds, _ := strconv.ParseInt(strings.TrimSpace(lines[1]), 10, 64)
+		l.started = time.Unix(seconds, 0)
 	}
-	if !serves(pid, cluster) {
-		if syscall.Kill(pid, 0) != nil {
-			return nil
-		}
-		// After a reboot, or in a container always, the number belongs to somebody else, and postgres would
-		// not start while they live. Its parent's number it ignores; the rest of the file must stay, since
-		// by it postgres finds backends that still run.
-		file, err := os.OpenFile(path, os.O_WRONLY|os.O_TRUNC|syscall.O_NOFOLLOW, 0)
+	return l, true, nil
+}
+
+// stopPrevious leaves the cluster without an owner. The process that a lock file names is one only while it is a live
+// server of this very cluster: that is stopped and waited for. To postgres any process with the number will do, be it
+// one that nobody has reaped or, after a reboot, a stranger: it would not start while they are there.
+func stopPrevious(ctx context.Context, root *os.Root, cluster string, progress func(string)) error {
+	var (
+		ofCluster = filepath.Join(cluster, "postmaster.pid")
+		ofSocket  = filepath.Join("run", filepath.Base(Socket(""))+".lock")
+	)
+	for _, path := range []string{ofCluster, filepath.Join(root.Name(), ofSocket)} {
+		l, ok, err := readLock(path)
 		if err != nil {
 			return err
 		}
-		_, err = fmt.Fprintf(file, "%d\n%s", os.Getpid(), rest)
-		return errors.Join(err, file.Close())
+		if !ok || !l.owns(cluster) {
+			continue
+		}
+		if err := stopOwner(ctx, l, cluster, progress); err != nil {
+			return err
+		}
 	}
-	progress(fmt.Sprintf("stopping the PostgreSQL server (process %d) that an earlier run left in %s", pid, cluster))
-	if err := syscall.Kill(pid, syscall.SIGINT); err != nil && !errors.Is(err, syscall.ESRCH) {
-		return fmt.Errorf("cannot stop the PostgreSQL server (process %d) that an earlier run left in %s: %w", pid, cluster, err)
+	if err := root.Remove(ofSocket); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	l, ok, err := readLock(ofCluster)
+	switch {
+	case err != nil || !ok:
+		return err
+	case l.pid == 0 && l.rest == "": // its server was killed before it wrote a word
+		return os.Remove(ofCluster)
+	case l.pid == 0 || syscall.Kill(max(l.pid, -l.pid), 0) != nil:
+		return nil // postgres itself says what is wrong with it, or takes it over
+	}
+	// Its parent's number postgres ignores; the rest of the file must stay, since by it postgres finds backends that
+	// still run.
+	file, err := os.OpenFile(ofCluster, os.O_WRONLY|os.O_TRUNC|syscall.O_NOFOLLOW, 0)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(file, "%d\n%s", os.Getpid(), l.rest)
+	return errors.Join(err, file.Close())
+}
+
+// stopOwner stops a server that an earlier process left running on the cluster, or waits for one that is stopping.
+func stopOwner(ctx context.Context, l lockFile, cluster string, progress func(string)) error {
+	if l.pid < 0 {
+		return fmt.Errorf("%s is in use by process %d, a postgres --single: end that first", cluster, -l.pid)
+	}
+	progress(fmt.Sprintf("stopping the PostgreSQL server (process %d) that an earlier run left in %s", l.pid, cluster))
+	if err := syscall.Kill(l.pid, syscall.SIGINT); err != nil && !errors.Is(err, syscall.ESRCH) {
+		return fmt.Errorf("cannot stop the PostgreSQL server (process %d) that an earlier run left in %s: %w", l.pid, cluster, err)
 	}
 	ctx, cancel := context.WithTimeout(ctx, stopTimeout)
 	defer cancel()
-	for serves(pid, cluster) {
+	for l.owns(cluster) {
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
-			return fmt.Errorf("the PostgreSQL server (process %d) that an earlier run left in %s does not stop: %w", pid, cluster, ctx.Err())
+			return fmt.Errorf("the PostgreSQL server (process %d) that an earlier run left in %s does not stop: %w", l.pid, cluster, ctx.Err())
 		}
 	}
 	return nil

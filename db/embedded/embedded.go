@@ -193,7 +193,7 @@ func (s *Server) prepareAndLaunch(ctx context.Context, cfg Config, root *os.Root
 		}
 	}
 	if exists {
-		err = stopPrevious(ctx, cluster, cfg.Progress)
+		err = stopPrevious(ctx, root, cluster, cfg.Progress)
 	} else {
 		cfg.Progress(fmt.Sprintf("creating a PostgreSQL %s cluster in %s", version.major(), cluster))
 		err = initCluster(ctx, root, owner, binaries, cfg.Throwaway)
@@ -206,7 +206,7 @@ func (s *Server) prepareAndLaunch(ctx context.Context, cfg Config, root *os.Root
 	}
 	cfg.Progress("starting PostgreSQL " + string(version))
 	args := s.arguments(cfg)
-	for retryUntil := time.Now().Add(10 * time.Second); ; time.Sleep(100 * time.Millisecond) {
+	for retryUntil, told := time.Now().Add(stopTimeout), false; ; time.Sleep(100 * time.Millisecond) {
 		p, err := spawn(root, owner, filepath.Join(binaries, "bin", "postgres"), args...)
 		if err != nil {
 			return nil, err
@@ -216,8 +216,12 @@ func (s *Server) prepareAndLaunch(ctx context.Context, cfg Config, root *os.Root
 		}
 		// When a postmaster was killed its backends outlive it for a moment. A new one refuses to start
 		// beside them, rightly.
-		if !strings.Contains(err.Error(), "pre-existing shared memory block") || time.Now().After(retryUntil) {
+		if !strings.Contains(err.Error(), "pre-existing shared memory block") || time.Now().After(retryUntil) || ctx.Err() != nil {
 			return nil, err
+		}
+		if !told {
+			cfg.Progress("waiting for the processes of a PostgreSQL server that was killed to end")
+			told = true
 		}
 	}
 }

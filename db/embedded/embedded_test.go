@@ -17,24 +17,74 @@ import (
 	"github.com/jackc/pgx/v5"
 )
 
-// With this variable the test binary is a process that starts a server on the directory it names, writes
-// row 1 and waits to be killed.
+// With this variable the test binary is a process that starts a server on the directory it names, prints the
+// server's process id and writes rows, from four sessions, until it is killed. It prints a line for each row.
 const childVariable = "VSS_EMBEDDED_TEST_CHILD"
 
 func TestMain(m *testing.M) {
 	if dir := os.Getenv(childVariable); dir != "" {
-		s, err := Start(context.Background(), Config{DataDir: dir})
-		if err == nil {
-			err = run(s, "CREATE TABLE t (n int); INSERT INTO t VALUES (1)")
-		}
-		if err != nil {
-			fmt.Println("failed:", err)
-			os.Exit(1)
-		}
-		fmt.Println(s.Pid())
-		time.Sleep(time.Hour)
+		fmt.Println("failed:", write(dir))
+		os.Exit(1)
 	}
 	os.Exit(m.Run())
+}
+
+func write(dir string) error {
+	s, err := Start(context.Background(), Config{DataDir: dir})
+	if err != nil {
+		return err
+	}
+	if err := run(s, "CREATE TABLE IF NOT EXISTS t (n int)"); err != nil {
+		return err
+	}
+	fmt.Println(s.Pid())
+	failed := make(chan error)
+	for range 4 {
+		go func() {
+			conn, err := pgx.Connect(context.Background(), s.URL("postgres"))
+			for err == nil {
+				if _, err = conn.Exec(context.Background(), "INSERT INTO t VALUES (1)"); err == nil {
+					fmt.Println("written")
+				}
+			}
+			failed <- err
+		}()
+	}
+	return <-failed
+}
+
+// kill runs such a process until it has written some rows, and kills it, and its server too if both. It returns how
+// many rows it has been told of, and the server's process id.
+func kill(t *testing.T, dir string, both bool) (rows, server int) {
+	t.Helper()
+	child := exec.Command(os.Args[0])
+	child.Env = append(os.Environ(), childVariable+"="+dir)
+	child.Stderr = os.Stderr
+	out, err := child.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := child.Start(); err != nil {
+		t.Fatal(err)
+	}
+	lines := bufio.NewScanner(out)
+	lines.Scan()
+	if server, err = strconv.Atoi(lines.Text()); err != nil {
+		t.Fatalf("the child said %q", lines.Text())
+	}
+	for lines.Scan() {
+		if lines.Text() != "written" {
+			continue // a session that was cut off
+		}
+		if rows++; rows == 50 {
+			if both {
+				_ = syscall.Kill(server, syscall.SIGKILL)
+			}
+			_ = child.Process.Kill()
+		}
+	}
+	_ = child.Wait()
+	return rows, server
 }
 
 func TestAServerKeepsItsDataFromStartToStart(t *testing.T) {
@@ -139,31 +189,31 @@ func TestAKilledPostmasterIsReportedAndItsDataIsThereAfterTheNextStart(t *testin
 func TestKillingTheParentLeavesNoServerAndKeepsTheData(t *testing.T) {
 	t.Parallel()
 	dir := dataDir(t)
-	child := exec.Command(os.Args[0])
-	child.Env = append(os.Environ(), childVariable+"="+dir)
-	child.Stderr = os.Stderr
-	out, err := child.StdoutPipe()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := child.Start(); err != nil {
-		t.Fatal(err)
-	}
-	line, err := bufio.NewReader(out).ReadString('\n')
-	pid, convErr := strconv.Atoi(strings.TrimSpace(line))
-	if err != nil || convErr != nil {
-		t.Fatalf("the child said %q (%v)", line, err)
-	}
-	_ = child.Process.Kill()
-	_ = child.Wait()
-
+	rows, pid := kill(t, dir, false)
 	// At once: the old server may still be shutting down.
 	s := mustStart(t, Config{DataDir: dir})
-	if serves(pid, filepath.Join(dir, "pg")) {
+	if (lockFile{pid: pid}).owns(filepath.Join(dir, "pg")) {
 		t.Errorf("the old server, process %d, still runs", pid)
 	}
-	if got := query[int](t, s, "SELECT n FROM t"); got != 1 {
-		t.Errorf("row is %d", got)
+	wantRows(t, s, rows)
+}
+
+func TestAfterEachOfTwentyCrashesUnderLoadTheNextStartServes(t *testing.T) {
+	t.Parallel()
+	dir := dataDir(t)
+	var rows int
+	for range 20 {
+		written, _ := kill(t, dir, true)
+		rows += written
+	}
+	wantRows(t, mustStart(t, Config{DataDir: dir}), rows)
+}
+
+// wantRows: what was written is there, and maybe what was being written by the four sessions.
+func wantRows(t *testing.T, s *Server, written int) {
+	t.Helper()
+	if got := query[int](t, s, "SELECT count(*) FROM t"); got < written {
+		t.Errorf("%d rows are left of %d", got, written)
 	}
 }
 
@@ -200,35 +250,64 @@ func TestAnOrphanedServerIsStoppedFirst(t *testing.T) {
 	}
 }
 
-func TestANumberThatNowBelongsToAnotherProcessKeepsNobodyFromStarting(t *testing.T) {
+func TestWhoIsNoServerOfTheClusterKeepsNobodyFromStarting(t *testing.T) {
 	t.Parallel()
-	s := mustStart(t, Config{DataDir: dataDir(t)})
-	owner, err := ownerOf(s.dir)
-	if err != nil {
-		t.Fatal(err)
+	// Of the server's own user, since postgres ignores another's.
+	process := func(t *testing.T, s *Server) *exec.Cmd {
+		owner, err := ownerOf(s.dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cmd := exec.Command("/bin/sleep", "100")
+		cmd.Dir = filepath.Join(s.dir, "pg")
+		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: owner.credential}
+		if err := cmd.Start(); err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = cmd.Process.Kill(); _ = cmd.Wait() })
+		return cmd
 	}
-	other := exec.Command("/bin/sleep", "100")
-	other.SysProcAttr = &syscall.SysProcAttr{Credential: owner.credential}
-	if err := other.Start(); err != nil {
-		t.Fatal(err)
-	}
-	defer func() { _ = other.Wait() }()
-	defer func() { _ = other.Process.Kill() }()
-
-	_ = syscall.Kill(s.Pid(), syscall.SIGKILL)
-	<-s.Done()
-	path := filepath.Join(s.dir, "pg", "postmaster.pid")
-	text, err := os.ReadFile(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	text = regexp.MustCompile(`^\d+`).ReplaceAll(text, []byte(strconv.Itoa(other.Process.Pid)))
-	if err := os.WriteFile(path, text, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	mustStart(t, Config{DataDir: s.dir})
-	if err := other.Process.Signal(syscall.Signal(0)); err != nil {
-		t.Errorf("the other process: %v", err)
+	for name, first := range map[string]func(t *testing.T, s *Server) string{ // line of the lock files
+		"another program that works there": func(t *testing.T, s *Server) string {
+			return strconv.Itoa(process(t, s).Process.Pid)
+		},
+		"a process that nobody has reaped": func(t *testing.T, s *Server) string {
+			zombie := process(t, s)
+			_ = zombie.Process.Kill()
+			return strconv.Itoa(zombie.Process.Pid)
+		},
+		"the server of another cluster": func(t *testing.T, _ *Server) string {
+			other := mustStart(t, Config{DataDir: dataDir(t), Throwaway: true})
+			t.Cleanup(func() { mustExec(t, other, "SELECT 1") })
+			return strconv.Itoa(other.Pid())
+		},
+		"a single-user server that is gone": func(t *testing.T, s *Server) string {
+			return strconv.Itoa(-process(t, s).Process.Pid)
+		},
+		"a server that had not written a word": nil,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			s := mustStart(t, Config{DataDir: dataDir(t)})
+			_ = syscall.Kill(s.Pid(), syscall.SIGKILL)
+			<-s.Done()
+			for _, path := range []string{"pg/postmaster.pid", "run/.s.PGSQL.5432.lock"} {
+				path = filepath.Join(s.dir, path)
+				text, err := os.ReadFile(path)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if first == nil {
+					text = nil
+				} else {
+					text = regexp.MustCompile(`^\d+`).ReplaceAll(text, []byte(first(t, s)))
+				}
+				if err := os.WriteFile(path, text, 0o600); err != nil {
+					t.Fatal(err)
+				}
+			}
+			mustExec(t, mustStart(t, Config{DataDir: s.dir}), "SELECT 1")
+		})
 	}
 }
 
