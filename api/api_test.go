@@ -150,13 +150,10 @@ func (p *platform) run(t testing.TB, changes []func(*api.Config)) {
 	check(t, p.directory.Refresh(t.Context()))
 	store := postgres.New(pool, postgres.Config{AllowDataLoss: true})
 	auth := tenants.NewAuthenticator(tenants.AuthenticatorConfig{})
-	logins, err := tenants.NewLogins(auth, tenants.LoginsConfig{Pool: pool, MasterKey: masterKey()})
-	check(t, err)
 	cfg := api.Config{
 		Store:         store,
 		Tenants:       p.directory,
 		Auth:          auth,
-		Logins:        logins,
 		Ready:         store.Check,
 		Log:           slog.New(slog.NewJSONHandler(p.log, &slog.HandlerOptions{Level: slog.LevelDebug})),
 		MeterProvider: sdkmetric.NewMeterProvider(sdkmetric.WithReader(p.metrics)),
@@ -164,6 +161,10 @@ func (p *platform) run(t testing.TB, changes []func(*api.Config)) {
 	for _, change := range changes {
 		change(&cfg)
 	}
+	cfg.Logins, err = tenants.NewLogins(cfg.Auth, tenants.LoginsConfig{
+		Pool: open(t, p.proxy.URL(), db.RoleAPI), Limiter: cfg.Quota.Limiter, MasterKey: masterKey(),
+	})
+	check(t, err)
 	p.server, err = api.New(cfg)
 	check(t, err)
 	ln, err := net.Listen("tcp", "127.0.0.1:0")

@@ -198,10 +198,15 @@ func (p *platform) challenge(t testing.TB, tenant string, header http.Header) (u
 	return u, k1
 }
 
+// signature is LUD-04's.
+func signature(key *secp256k1.PrivateKey, k1 []byte) string {
+	return hex.EncodeToString(ecdsa.Sign(key, k1).Serialize())
+}
+
 // answerChallenge signs and sends a challenge back.
 func (p *platform) answerChallenge(t testing.TB, u *url.URL, k1 []byte, key *secp256k1.PrivateKey, header http.Header) *loginAnswer {
 	t.Helper()
-	uri := fmt.Sprintf("%s?%s&sig=%x&key=%x", u.Path, u.RawQuery, ecdsa.Sign(key, k1).Serialize(), key.PubKey().SerializeCompressed())
+	uri := fmt.Sprintf("%s?%s&sig=%s&key=%x", u.Path, u.RawQuery, signature(key, k1), key.PubKey().SerializeCompressed())
 	status, h, text := p.visit(t, http.MethodGet, u.Host, uri, header)
 	a := &loginAnswer{header: h, status: status}
 	if err := json.Unmarshal([]byte(text), a); err != nil {

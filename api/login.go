@@ -4,10 +4,8 @@ import (
 	"errors"
 	"log/slog"
 	"net/http"
-	"net/netip"
 
 	"github.com/go-chi/chi/v5"
-	"github.com/go-chi/chi/v5/middleware"
 
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
 	"github.com/vss-cloud/vss-cloud/quota"
@@ -21,7 +19,6 @@ func (s *Server) login() http.Handler {
 	logins := s.cfg.Logins
 	return lnurl.Handler(lnurl.Config{
 		Challenges: logins.Challenges(),
-		Used:       logins,
 		Site: func(r *http.Request) (*lnurl.Site, error) {
 			rq := requestOf(r.Context())
 			rq.call = "lnurlAuth"
@@ -33,7 +30,7 @@ func (s *Server) login() http.Handler {
 				return nil, &lnurl.Error{Reason: err.Error()}
 			}
 			rq.tenant = tenant
-			return logins.Site(tenant, r.Header, loginAddress(r))
+			return logins.Site(tenant, r.Header, rq.from)
 		},
 		Report: func(r *http.Request, o lnurl.Outcome) {
 			rq := requestOf(r.Context())
@@ -41,26 +38,21 @@ func (s *Server) login() http.Handler {
 			switch {
 			case refused:
 				rq.answer, rq.refusal = answer{code: vsspb.ErrorCode_AUTH_EXCEPTION, outcome: quota.Unauthenticated}, refusal.Reason
+				if limited, ok := errors.AsType[*tenants.LoginLimitedError](o.Err); ok {
+					rq.answer = internal(200, "").because(limited.Reason)
+				}
 				logins.Refused(rq.tenant, refusal)
 			case o.Err != nil:
 				rq.answer, rq.err = internal(500, ourFault).logged(slog.LevelError), o.Err
 			}
 			if o.Forged {
-				logins.Forged(middleware.GetClientIPAddr(r.Context()))
+				logins.Forged(rq.from)
 			}
 			if o.Subject != "" && rq.tenant != nil {
 				rq.wallet = logins.Owner(rq.tenant, o.Subject).Wallet()
 			}
 		},
 	})
-}
-
-// loginAddress is the client's, where the request is one that costs arithmetic: to ask for a challenge does not.
-func loginAddress(r *http.Request) (a netip.Addr) {
-	if r.URL.Query().Has("sig") {
-		a = middleware.GetClientIPAddr(r.Context())
-	}
-	return a
 }
 
 // loginKeys is the JWKS of a tenant's tokens.

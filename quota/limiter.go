@@ -13,7 +13,7 @@ const Wallets = 1 << 18
 
 // LimiterConfig says how much a [Limiter] remembers. The zero value is usable.
 type LimiterConfig struct {
-	// Wallets is how many known ones have buckets of their own; 0: [Wallets], in 12 MiB. Around as many as are active
+	// Wallets is how many known ones have buckets of their own; 0: [Wallets], in 14 MiB. Around as many as are active
 	// within an hour is right; with fewer, those that were least recently used share (see [Table]).
 	Wallets int
 
@@ -23,7 +23,7 @@ type LimiterConfig struct {
 	Now func() time.Time // nil: time.Now
 }
 
-// Limiter asks the buckets that a call must pass, on one instance. Its memory is bounded, 30 MiB by default. It
+// Limiter asks the buckets that a call must pass, on one instance. Its memory is bounded, 36 MiB by default. It
 // is safe for concurrent use.
 //
 // Known wallets: after a call that found its wallet enrolled, [Limiter.Know] it. That costs a look-up, and only
@@ -149,6 +149,41 @@ func (l *Limiter) Enrol(tenant uuid.UUID, from netip.Addr, limits *Limits) Admis
 		// One address must not use up what all have.
 		l.tenants.giveBack(Key(tenant), enrolments, ofTenant)
 		return Admission{Verdict: v, Reason: AddressRate}
+	}
+	return Admission{Verdict: v}
+}
+
+// loginsPerEnrolment is how many logins a stranger is taken to need: the first calls of a wallet race, and each logs in by
+// itself (CONTRACT section 4.3).
+const loginsPerEnrolment = 4
+
+// Login asks whether a wallet may log in now. A login of one that is known writes a row, and is limited as its writes are.
+// Those of strangers are limited as enrolments are: by address, then by tenant, in buckets that are not the known
+// wallets'.
+func (l *Limiter) Login(tenant uuid.UUID, wallet Key, from netip.Addr, limits *Limits) Admission {
+	wall, now := l.clock()
+	fleet := l.fleet.Load()
+	if l.Known(wallet) {
+		ofWallet := limits.WalletRate(Write)
+		if v, _ := l.wallets.take(wallet, logins, ofWallet, now, 0); !v.OK {
+			return Admission{Verdict: v, Reason: WalletRate, Known: true}
+		}
+		v := takeTenant(l.tenants, tenant, logins, limits.TenantRate(Write, fleet.Known(wall)), now, 0)
+		if !v.OK {
+			l.wallets.giveBack(wallet, logins, ofWallet)
+			return Admission{Verdict: v, Reason: TenantRate, Known: true}
+		}
+		return Admission{Verdict: v, Known: true}
+	}
+	rate := func(a Allowance) Rate {
+		return PerMinute(a.PerMinute*loginsPerEnrolment, a.Burst*loginsPerEnrolment).Split(fleet.Strangers())
+	}
+	if v, _ := l.addresses.take(AddressKey(from).of(tenant), logins, rate(limits.AddressEnrolments), now, 0); !v.OK {
+		return Admission{Verdict: v, Reason: AddressRate}
+	}
+	v := takeTenant(l.strangers, tenant, logins, rate(limits.Enrolments), now, 0)
+	if !v.OK {
+		return Admission{Verdict: v, Reason: LoginRate}
 	}
 	return Admission{Verdict: v}
 }

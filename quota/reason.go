@@ -7,8 +7,9 @@ const (
 	NoReason      Reason = iota
 	WalletRate           // more calls than a wallet may make
 	TenantRate           // more than all wallets of the tenant may
-	AddressRate          // too many failed credentials or enrolments from one address
+	AddressRate          // too many failed credentials, enrolments or logins from one address
 	EnrolmentRate        // more new wallets than the tenant may have in a while
+	LoginRate            // more logins of wallets that are not known than the tenant may have in a while
 	Enrolment            // closed, capped, or the wallet is not on the list
 	Storage              // a ceiling
 	Overload             // no place in time, or no memory
@@ -19,7 +20,7 @@ const (
 )
 
 var reasonNames = [reasons]string{
-	"none", "wallet_rate", "tenant_rate", "address_rate", "enrolment_rate", "enrolment", "storage", "overload", "blocked", "state",
+	"none", "wallet_rate", "tenant_rate", "address_rate", "enrolment_rate", "login_rate", "enrolment", "storage", "overload", "blocked", "state",
 }
 
 func (r Reason) String() string { return reasonNames[r] }

@@ -15,8 +15,11 @@ import (
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/maypok86/otter/v2"
+	"golang.org/x/time/rate"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
+	"github.com/vss-cloud/vss-cloud/quota"
 	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
@@ -36,7 +39,10 @@ const keySettles = 30 * time.Second
 
 // LoginsConfig says how [Logins] work.
 type LoginsConfig struct {
+	// Pool is the logins' own, so that no flood of them takes a connection of the calls. Few are enough.
 	Pool *pgxpool.Pool
+
+	Limiter *quota.Limiter // of rates; nil: none
 
 	// MasterKey opens the keys that tokens are signed with. Nil: nobody can log in.
 	MasterKey *masterkey.Key
@@ -58,6 +64,10 @@ type Logins struct {
 	shared     *url.URL          // nil: none
 	challenges *lnurl.Challenger // nil: no master key
 	opened     sync.Map          // signing keys by openedKey
+
+	places      *quota.Queue                     // in front of the pool
+	used        *otter.Cache[lnurl.K1, struct{}] // challenges that are known to be
+	knownBudget *rate.Limiter                    // as that of suspects, of those who name a wallet that is known
 }
 
 // ErrNoMasterKey: there are tenants with LNURL-auth, and nothing to open their signing keys with.
@@ -72,7 +82,17 @@ func NewLogins(auth *Authenticator, cfg LoginsConfig) (*Logins, error) {
 	if cfg.Log == nil {
 		cfg.Log = slog.Default()
 	}
-	l := &Logins{cfg: cfg, auth: auth}
+	l := &Logins{
+		cfg: cfg, auth: auth,
+		used: otter.Must(&otter.Options[lnurl.K1, struct{}]{
+			MaximumSize: usedMemory, ExpiryCalculator: otter.ExpiryWriting[lnurl.K1, struct{}](lnurl.DefaultChallengeLife),
+		}),
+		knownBudget: rate.NewLimiter(suspectBudget, suspectBudget),
+	}
+	if cfg.Pool != nil {
+		places := int(cfg.Pool.Config().MaxConns)
+		l.places = quota.NewQueue(quota.QueueConfig{Places: places, WritePlaces: places})
+	}
 	if cfg.SharedURL != "" {
 		u, err := url.Parse(cfg.SharedURL)
 		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Host != lower(u.Host) ||
@@ -96,7 +116,7 @@ func NewLogins(auth *Authenticator, cfg LoginsConfig) (*Logins, error) {
 
 // Run forgets challenges that have long expired, until the context ends.
 func (l *Logins) Run(ctx context.Context) {
-	ticker := time.NewTicker(10 * time.Minute)
+	ticker := time.NewTicker(time.Minute)
 	defer ticker.Stop()
 	for {
 		select {
@@ -154,9 +174,10 @@ const (
 	reasonNoHost   = "the host of this tenant's LNURL-auth is no longer its own"
 )
 
-// Site is the tenant's auth URL. A request that is refused before it is looked at fails with an [*lnurl.Error].
+// Site is the tenant's auth URL, to which somebody sent a request. One that is refused before it is looked at fails with
+// an [*lnurl.Error].
 func (l *Logins) Site(tenant *Tenant, header http.Header, from netip.Addr) (*lnurl.Site, error) {
-	if err := l.admit(tenant, header, from); err != nil {
+	if err := l.admit(tenant, header); err != nil {
 		return nil, err
 	}
 	src := tenant.source(LNURL)
@@ -176,6 +197,7 @@ func (l *Logins) Site(tenant *Tenant, header http.Header, from netip.Addr) (*lnu
 	site := &lnurl.Site{
 		Tenant: tenant.ID, Scheme: "https", Host: src.Host, Path: LoginPath,
 		Key: key, Issuer: *src.Rules.Issuer, Life: src.TokenLife,
+		Guard: &visit{Logins: l, tenant: tenant, from: from},
 	}
 	if src.Host == "" {
 		if l.shared == nil {
@@ -187,16 +209,12 @@ func (l *Logins) Site(tenant *Tenant, header http.Header, from netip.Addr) (*lnu
 }
 
 // admit is what the four calls ask too.
-func (l *Logins) admit(tenant *Tenant, header http.Header, from netip.Addr) error {
+func (l *Logins) admit(tenant *Tenant, header http.Header) error {
 	if err := tenant.Refuses(false); err != nil {
 		return &lnurl.Error{Reason: err.Error()}
 	}
-	now := l.cfg.Now()
-	if err := l.auth.gate(tenant, header, now); err != nil {
+	if err := l.auth.gate(tenant, header, l.cfg.Now()); err != nil {
 		return &lnurl.Error{Reason: err.Error()}
-	}
-	if l.auth.suspects.suspect(from, now) && !l.auth.suspects.spend(500*time.Microsecond, now) {
-		return &lnurl.Error{Reason: ErrSuspect.Error()}
 	}
 	return nil
 }
@@ -219,12 +237,6 @@ func (l *Logins) Forged(from netip.Addr) { l.auth.suspects.failed(from, l.cfg.No
 // Owner is the wallet whose key has logged in.
 func (l *Logins) Owner(tenant *Tenant, subject string) storage.Owner {
 	return Caller{tenant, tenant.source(LNURL), subject}.Owner()
-}
-
-// Use implements lnurl.Used.
-func (l *Logins) Use(ctx context.Context, k1 lnurl.K1, expires time.Time) (bool, error) {
-	n, err := dbgen.New().UseChallenge(ctx, l.cfg.Pool, dbgen.UseChallengeParams{K1: k1[:], ExpiresAt: expires})
-	return n == 1, err
 }
 
 // signer is the key that signs now: the newest active one that every instance knows. Until there is one, the key that

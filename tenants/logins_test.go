@@ -192,13 +192,15 @@ func TestAChallengeIsUsedOnceOnAllInstances(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
 	instances := []*Logins{p.logins(t, masterKey(), nil), p.logins(t, masterKey(), nil)}
-	tenant := p.create(t, "acme")
+	p.create(t, "acme")
+	p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
+	tenant := p.known(t, "acme")
 	expires := time.Now().Add(time.Minute)
 	for range 20 {
 		k1 := instances[0].Challenges().New(tenant.ID, "acme.vss.example")
 		var first atomic.Int32
 		if err := errors.Join(together(6, func(i int) error {
-			ok, err := instances[i%2].Use(t.Context(), k1, expires)
+			ok, err := site(t, instances[i%2], tenant).Guard.Use(t.Context(), k1, "alice", expires)
 			if ok {
 				first.Add(1)
 			}

@@ -140,12 +140,6 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 		return err
 	}
 	auth := tenants.NewAuthenticator(tenants.AuthenticatorConfig{Pool: pool, Log: log})
-	logins, err := tenants.NewLogins(auth, tenants.LoginsConfig{
-		Pool: pool, MasterKey: masterKey, SharedURL: f.LNURLSharedURL, Log: log,
-	})
-	if err != nil {
-		return err
-	}
 	recordPool, err := db.Open(ctx, databaseURL, db.RoleAPI, 4)
 	if err != nil {
 		return err
@@ -153,6 +147,18 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 	defer recordPool.Close()
 	governor := newGovernor(pool, recordPool, directory, log)
 	if err := governor.observe(otel.GetMeterProvider()); err != nil {
+		return err
+	}
+	// A pool of their own, so that a flood of logins takes no connection of the calls.
+	loginPool, err := db.Open(ctx, databaseURL, db.RoleAPI, 4)
+	if err != nil {
+		return err
+	}
+	defer loginPool.Close()
+	logins, err := tenants.NewLogins(auth, tenants.LoginsConfig{
+		Pool: loginPool, Limiter: governor.limiter, MasterKey: masterKey, SharedURL: f.LNURLSharedURL, Log: log,
+	})
+	if err != nil {
 		return err
 	}
 	store := postgres.New(pool, postgres.Config{

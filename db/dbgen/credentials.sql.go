@@ -44,7 +44,7 @@ func (q *Queries) AddAuthFailures(ctx context.Context, db DBTX, arg AddAuthFailu
 
 const ForgetChallenges = `-- name: ForgetChallenges :execrows
 DELETE FROM lnurl_used
- WHERE k1 IN (SELECT k1 FROM lnurl_used WHERE expires_at < now() - interval '1 hour' ORDER BY expires_at LIMIT 10000)
+ WHERE k1 IN (SELECT k1 FROM lnurl_used WHERE expires_at < now() - interval '15 minutes' ORDER BY expires_at LIMIT 10000)
 `
 
 // Long after they expired by any instance's clock.

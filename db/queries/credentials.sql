@@ -27,7 +27,7 @@ INSERT INTO lnurl_used (k1, expires_at) VALUES (@k1, @expires_at) ON CONFLICT DO
 -- name: ForgetChallenges :execrows
 -- Long after they expired by any instance's clock.
 DELETE FROM lnurl_used
- WHERE k1 IN (SELECT k1 FROM lnurl_used WHERE expires_at < now() - interval '1 hour' ORDER BY expires_at LIMIT 10000);
+ WHERE k1 IN (SELECT k1 FROM lnurl_used WHERE expires_at < now() - interval '15 minutes' ORDER BY expires_at LIMIT 10000);
 
 -- name: AddAuthFailures :exec
 -- Sorted, so that two instances lock the rows in one order.

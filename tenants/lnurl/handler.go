@@ -14,13 +14,20 @@ import (
 	"github.com/google/uuid"
 )
 
-// Used remembers challenges that were used. It is asked only after a signature was verified, so that an
-// anonymous GET writes nothing.
-type Used interface {
+// Guard decides about one login whose challenge is ours. Where it fails with an [*Error] that is told to the wallet.
+type Guard interface {
+	// Admit is asked before any arithmetic. Nothing is proven yet: the subject is who it says it is, in the form that
+	// [VerifyLogin] has it where it is a key at all.
+	Admit(k1 K1, subject string) error
+
 	// Use says whether this is the first use of k1, of all on every instance, and remembers it at least until
-	// it expires by the slowest of their clocks. Of many calls at once, one is the first.
-	Use(ctx context.Context, k1 K1, expires time.Time) (first bool, err error)
+	// it expires by the slowest of their clocks. Of many calls at once, one is the first. It is asked only after the
+	// subject's signature was verified, so that an anonymous GET writes nothing.
+	Use(ctx context.Context, k1 K1, subject string, expires time.Time) (first bool, err error)
 }
+
+// ErrUsed refuses a challenge that was used before.
+var ErrUsed = &Error{reasonUsed}
 
 // Site is an auth URL and what its wallets get.
 type Site struct {
@@ -34,6 +41,8 @@ type Site struct {
 	Key    *SigningKey   // signs the tokens
 	Issuer string        // of the tokens; may be empty
 	Life   time.Duration // of the tokens, see [SigningKey.Sign]
+
+	Guard Guard // of the login that the request may be
 }
 
 var errNoKey = errors.New("lnurl: there is no key to sign tokens with")
@@ -64,7 +73,6 @@ type Config struct {
 	Site func(*http.Request) (*Site, error)
 
 	Challenges *Challenger
-	Used       Used
 
 	// Timeout bounds the work for a request: clients before 0.6 wait for ever. 0: 5 s.
 	Timeout time.Duration
@@ -176,16 +184,19 @@ func (h *handler) verify(ctx context.Context, site *Site, l *login) (subject str
 	if err != nil {
 		return "", false, err
 	}
+	if err := site.Guard.Admit(l.k1, strings.ToLower(l.key)); err != nil {
+		return "", false, err
+	}
 	subject, err = VerifyLogin(l.k1, l.sig, l.key)
 	if err != nil {
 		return "", true, err
 	}
-	first, err := h.Used.Use(ctx, l.k1, expires)
+	first, err := site.Guard.Use(ctx, l.k1, subject, expires)
 	if err != nil {
 		return subject, false, fmt.Errorf("lnurl: used challenges: %w", err)
 	}
 	if !first {
-		return subject, false, refuse(reasonUsed)
+		return subject, false, ErrUsed
 	}
 	return subject, false, nil
 }

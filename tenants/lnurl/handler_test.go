@@ -20,7 +20,7 @@ import (
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 )
 
-// memory is a [Used] that counts.
+// memory is a [Guard] that counts.
 type memory struct {
 	mu    sync.Mutex
 	used  map[K1]time.Time
@@ -28,7 +28,9 @@ type memory struct {
 	err   error
 }
 
-func (m *memory) Use(_ context.Context, k1 K1, expires time.Time) (bool, error) {
+func (m *memory) Admit(K1, string) error { return nil }
+
+func (m *memory) Use(_ context.Context, k1 K1, _ string, expires time.Time) (bool, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.asked++
@@ -69,14 +71,14 @@ func newPlatform(t *testing.T) *platform {
 	t.Helper()
 	p := &platform{key: NewSigningKey()}
 	p.challenges = newChallenger(t, p.now, 7)
-	p.handler = Handler(Config{Site: p.site, Challenges: p.challenges, Used: &p.memory, Report: p.report})
+	p.handler = Handler(Config{Site: p.site, Challenges: p.challenges, Report: p.report})
 	return p
 }
 
 var errUnknownHost = &Error{Reason: "no tenant has this host"}
 
 func (p *platform) site(r *http.Request) (*Site, error) {
-	site := &Site{Tenant: acme, Scheme: "https", Host: host, Path: path, Key: p.key, Issuer: "https://" + host}
+	site := &Site{Tenant: acme, Scheme: "https", Host: host, Path: path, Key: p.key, Issuer: "https://" + host, Guard: &p.memory}
 	switch r.Host {
 	case host:
 	case "globex.example.com":
@@ -424,7 +426,7 @@ func TestARefusedLoginWritesNothing(t *testing.T) {
 func TestTheURLIsTheSitesWhateverWasCalled(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
-	p.handler = Handler(Config{Challenges: p.challenges, Used: &p.memory, Site: func(*http.Request) (*Site, error) {
+	p.handler = Handler(Config{Challenges: p.challenges, Site: func(*http.Request) (*Site, error) {
 		return &Site{Tenant: acme, Scheme: "https", Host: host, Path: "/a/b%20c", Key: p.key}, nil
 	}})
 	want := "https://" + host + "/a/b%20c?tag=login&k1="
@@ -551,20 +553,22 @@ func TestAFaultOfOursIsNotToldToTheWallet(t *testing.T) {
 	p.wantToken(t, p.get(login))
 
 	login = signed(t, p.begin(t, host), 1)
-	p.handler = Handler(Config{Challenges: p.challenges, Used: &p.memory, Report: p.report,
+	p.handler = Handler(Config{Challenges: p.challenges, Report: p.report,
 		Site: func(*http.Request) (*Site, error) { return nil, fault }})
 	wantFault(p.get(login), "", fault)
-	p.handler = Handler(Config{Challenges: p.challenges, Used: &p.memory, Report: p.report,
+	p.handler = Handler(Config{Challenges: p.challenges, Report: p.report,
 		Site: func(*http.Request) (*Site, error) {
 			return &Site{Tenant: acme, Scheme: "https", Host: host, Path: path}, nil
 		}})
 	wantFault(p.get(login), "", errNoKey)
 }
 
-// stuck is a [Used] that answers nobody.
+// stuck is a [Guard] that answers nobody.
 type stuck struct{}
 
-func (stuck) Use(ctx context.Context, _ K1, _ time.Time) (bool, error) {
+func (stuck) Admit(K1, string) error { return nil }
+
+func (stuck) Use(ctx context.Context, _ K1, _ string, _ time.Time) (bool, error) {
 	<-ctx.Done()
 	return true, ctx.Err()
 }
@@ -573,7 +577,12 @@ func TestAStuckStoreIsGivenUpInTime(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
 	login := signed(t, p.begin(t, host), 1)
-	h := Handler(Config{Challenges: p.challenges, Used: stuck{}, Site: p.site, Report: p.report, Timeout: time.Millisecond})
+	site := func(r *http.Request) (*Site, error) {
+		s, err := p.site(r)
+		s.Guard = stuck{}
+		return s, err
+	}
+	h := Handler(Config{Challenges: p.challenges, Site: site, Report: p.report, Timeout: time.Millisecond})
 	wantReason(t, serve(h, http.MethodGet, login), http.StatusServiceUnavailable, reasonOurFault)
 	got := p.reported()
 	if o := got[len(got)-1]; !errors.Is(o.Err, context.DeadlineExceeded) {
@@ -620,7 +629,7 @@ func TestSitesThatClientsWouldReadDifferently(t *testing.T) {
 		{"https", host, "/a\n", false},
 	} {
 		p := newPlatform(t)
-		p.handler = Handler(Config{Challenges: p.challenges, Used: &p.memory, Report: p.report,
+		p.handler = Handler(Config{Challenges: p.challenges, Report: p.report,
 			Site: func(*http.Request) (*Site, error) {
 				return &Site{Tenant: acme, Scheme: v.scheme, Host: v.host, Path: v.path, Key: p.key}, nil
 			}})
