@@ -707,6 +707,25 @@ func always(do func(context.Context) error) fake {
 	}
 }
 
+// limited is a store of which only puts are asked, with their limits.
+type limited func(context.Context, storage.Limits) (storage.Written, error)
+
+func (limited) Get(context.Context, storage.Keyspace, string, storage.Admit) (storage.Object, error) {
+	return storage.Object{}, storage.ErrNoSuchKey
+}
+
+func (l limited) Put(ctx context.Context, _ storage.Keyspace, _ storage.Batch, limits storage.Limits) (storage.Written, error) {
+	return l(ctx, limits)
+}
+
+func (limited) Delete(context.Context, storage.Keyspace, storage.KeyVersion) (storage.Written, error) {
+	return storage.Written{Objects: -1, Bytes: -1}, nil
+}
+
+func (limited) List(context.Context, storage.Keyspace, storage.ListRequest) (storage.Page, error) {
+	return storage.Page{}, nil
+}
+
 // over lets a platform serve from this store.
 func over(store storage.Store) func(*api.Config) {
 	return func(cfg *api.Config) { cfg.Store = store }

@@ -146,7 +146,7 @@ func (s *Server) putObjects() http.HandlerFunc {
 		for i, item := range m.GetDeleteItems() {
 			batch.Deletes[i] = storage.KeyVersion{Key: item.GetKey(), Version: item.GetVersion()}
 		}
-		written, err := s.cfg.Store.Put(ctx, ks, batch, rq.limits())
+		written, err := rq.put(ctx, ks, batch)
 		if err != nil {
 			return nil, nothing, err
 		}

@@ -7,6 +7,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/vss-cloud/vss-cloud/api"
@@ -51,5 +52,38 @@ func TestAPutWhoseClientHasLeftDoesNotReachTheStore(t *testing.T) {
 	time.Sleep(300 * time.Millisecond)
 	if got := reached.Load(); got != 0 {
 		t.Fatalf("%d of %d puts reached the store", got, n)
+	}
+}
+
+func TestAFirstWriteWhoseClientHasLeftIsNotAskedForAgain(t *testing.T) {
+	t.Parallel()
+	arrived, goOn := make(chan struct{}), make(chan struct{})
+	answered := make(chan struct{}, 1)
+	var again atomic.Int64
+	p := start(t, over(limited(func(_ context.Context, l storage.Limits) (storage.Written, error) {
+		if l.Begin != nil {
+			again.Add(1)
+			return storage.Written{NewWallet: true}, nil
+		}
+		arrived <- struct{}{}
+		<-goOn
+		return storage.Written{}, &storage.NeverWrittenError{NewWallet: true}
+	})), func(cfg *api.Config) {
+		cfg.Quota.Totals = func(uuid.UUID) (int64, int64) { answered <- struct{}{}; return 0, 0 }
+	})
+	w := p.wallet(t, "acme", 1)
+	for range 10 {
+		conn := p.dial(t)
+		conn.send(t, w.text(t, "putObjects", put(item("k", -1))))
+		<-arrived
+		check(t, conn.Close())
+		time.Sleep(10 * time.Millisecond) // for the end of the connection to arrive
+		goOn <- struct{}{}
+		<-answered
+	}
+	p.drain()
+	<-p.served
+	if n := again.Load(); n != 0 {
+		t.Errorf("%d of 10 were", n)
 	}
 }

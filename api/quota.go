@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -94,33 +95,45 @@ func (rq *request) stands(ctx context.Context) (standing, error) {
 	return has, nil
 }
 
-// limits are those of a put.
-func (rq *request) limits() storage.Limits {
+// put asks the store, and once more where that has to begin and may.
+func (rq *request) put(ctx context.Context, ks storage.Keyspace, batch storage.Batch) (storage.Written, error) {
 	c := rq.tenant.Limits.Ceilings()
-	return storage.Limits{
+	limits := storage.Limits{
 		Objects: storage.Ceiling{Hard: c.Objects.Hard, Last: c.Objects.Last},
 		Bytes:   storage.Ceiling{Hard: c.Bytes.Hard, Last: c.Bytes.Last},
 		Value:   c.Value.Last,
-		Stores:  c.Stores.Hard,
-		Begin:   rq.mayBegin,
+		Known:   true,
 	}
+	written, err := rq.server.cfg.Store.Put(ctx, ks, batch, limits)
+	never, is := errors.AsType[*storage.NeverWrittenError](err)
+	if !is {
+		return written, err
+	}
+	if err := rq.mayBegin(ctx, never); err != nil {
+		return storage.Written{}, err
+	}
+	if departed(ctx) {
+		return storage.Written{}, context.Canceled
+	}
+	limits.Begin = never
+	return rq.server.cfg.Store.Put(ctx, ks, batch, limits)
 }
 
-// mayBegin says whether a store may be that has never been written, in the order of CONTRACT section 5. Wallets that are
-// known are asked for the tenant's bytes alone.
-func (rq *request) mayBegin(ctx context.Context, newWallet bool) error {
-	q := &rq.server.cfg.Quota
-	if newWallet {
+// mayBegin says whether a store may be that has never been written, in the order of CONTRACT section 5.
+func (rq *request) mayBegin(ctx context.Context, never *storage.NeverWrittenError) error {
+	if never.NewWallet {
 		if err := rq.enrol(ctx); err != nil {
 			return err
 		}
+	} else {
+		rq.know()
 	}
-	if q.Totals == nil {
-		return nil
+	has := quota.Usage{Stores: never.Stores}
+	if totals := rq.server.cfg.Quota.Totals; totals != nil {
+		has.Wallets, has.TenantBytes = totals(rq.tenant.ID)
 	}
-	wallets, bytes := q.Totals(rq.tenant.ID)
 	c := rq.tenant.Limits.Ceilings()
-	d := c.Decide(quota.Usage{Wallets: wallets, TenantBytes: bytes}, quota.Change{NewStore: true, NewWallet: newWallet})
+	d := c.Decide(has, quota.Change{NewStore: true, NewWallet: never.NewWallet})
 	if d.Refused {
 		return &storage.ExceededError{Limit: d.Limit, Used: d.Used, Allowed: d.Allowed}
 	}

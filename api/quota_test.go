@@ -419,6 +419,84 @@ func TestEnrolmentIsLimitedAndHoldsUpNoWalletThatIsKnown(t *testing.T) {
 	g.wallet(t, "acme", 100).get(t, "k").want(t, 404, noSuch) // to read is not to enrol
 }
 
+func TestOnlyAFirstWriteIsAskedForTwiceWithinOneDeadline(t *testing.T) {
+	t.Parallel()
+	type ask struct {
+		deadline     time.Time
+		known, leave bool
+	}
+	var asks []ask
+	never := &storage.NeverWrittenError{NewWallet: true}
+	meter := quota.NewMeter(quota.MeterConfig{})
+	p := start(t, over(limited(func(ctx context.Context, l storage.Limits) (storage.Written, error) {
+		deadline, _ := ctx.Deadline()
+		asks = append(asks, ask{deadline, l.Known, l.Begin == never})
+		switch {
+		case l.Begin != nil:
+			return storage.Written{Objects: 1, NewWallet: true}, nil
+		case len(asks) == 1:
+			return storage.Written{}, never
+		}
+		return storage.Written{Objects: 2}, nil
+	})), func(cfg *api.Config) { cfg.Quota.Meter = meter })
+	w := p.wallet(t, "acme", 1)
+	w.put(t, "a", "v").wantDone(t)
+	if len(asks) != 2 || !asks[0].known || asks[0].leave || !asks[1].leave || asks[0].deadline != asks[1].deadline {
+		t.Fatalf("asked %+v", asks)
+	}
+	w.put(t, "b", "v").wantDone(t)
+	if len(asks) != 3 || !asks[2].known || asks[2].leave {
+		t.Errorf("asked %+v", asks)
+	}
+	if n := taken(t, meter, 2).Enrolled; n != 1 {
+		t.Errorf("%d wallets were enrolled", n)
+	}
+}
+
+func TestOfManyFirstWritesOfAWalletOneEnrolsIt(t *testing.T) {
+	t.Parallel()
+	g := govern(t)
+	w := g.wallet(t, "acme", 1)
+	var writing sync.WaitGroup
+	for i := range 8 {
+		writing.Go(func() { w.in(t, "s", fmt.Sprint(i), "v").wantDone(t) })
+	}
+	writing.Wait()
+	if keys := w.list(t).keys(t); len(keys) != 8 {
+		t.Errorf("it has %q", keys)
+	}
+	if c := taken(t, g.meter, 8+1); c.Enrolled != 1 {
+		t.Errorf("it was enrolled %d times", c.Enrolled)
+	}
+}
+
+// taken waits until so many requests are counted, and takes what is.
+func taken(t testing.TB, meter *quota.Meter, requests int64) (all quota.Counts) {
+	t.Helper()
+	var n int64
+	eventually(t, "all are counted", func() bool {
+		b := meter.Take()
+		if b == nil {
+			return false
+		}
+		meter.Acknowledge(b.Sequence)
+		for _, h := range b.Hours {
+			for op := range h.Requests {
+				for outcome, more := range h.Requests[op] {
+					n += more
+					all.Requests[op][outcome] += more
+				}
+			}
+			for reason, more := range h.Refused {
+				all.Refused[reason] += more
+			}
+			all.Enrolled += h.Enrolled
+		}
+		return n >= requests
+	})
+	return all
+}
+
 func TestTheMeterCountsWhatWasAnswered(t *testing.T) {
 	t.Parallel()
 	g := govern(t)
@@ -592,15 +670,7 @@ func TestAnAnswerHasItsOutcomeAndItsReason(t *testing.T) {
 	} {
 		end = tc.err
 		w.put(t, "k", "v").want(t, tc.status, tc.code)
-		var h quota.Counts
-		eventually(t, "it is counted", func() bool {
-			b := meter.Take()
-			if b != nil {
-				h = b.Hours[0].Counts
-				meter.Acknowledge(b.Sequence)
-			}
-			return b != nil
-		})
+		h := taken(t, meter, 1)
 		if h.Requests[quota.PutObjects][tc.outcome] != 1 {
 			t.Errorf("%v: counted %v, want one that is %v", tc.err, h.Requests, tc.outcome)
 		}

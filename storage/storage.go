@@ -55,11 +55,14 @@ type Limits struct {
 	Objects Ceiling // of the store
 	Bytes   Ceiling // of the store, of keys and values
 	Value   int64   // the largest value that is new or grows, in bytes; 0: no limit
-	Stores  int64   // of the wallet, hard; 0: no limit. Of several first writes at once each may be the last
 
-	// Begin is asked, before anything is written, whether a store may be that has never been written, and whether it
-	// is a wallet's first. An error is returned as it is. Nil allows it.
-	Begin func(ctx context.Context, newWallet bool) error
+	// Known: the put is for a store that has been written. One that has not is left alone, and the put ends as a
+	// [*NeverWrittenError]. Without Known, the put begins it.
+	Known bool
+
+	// Begin is leave to begin a store after such an answer, which it is: what asks again is still the same put, and
+	// has no more time than it had. It is no matter if the store has been begun in between. Then Known does not count.
+	Begin *NeverWrittenError
 }
 
 // Ceiling is a limit with a reserve: a store that begins has to stay at or below Hard, one that exists at or
@@ -112,8 +115,8 @@ type Store interface {
 	Get(ctx context.Context, ks Keyspace, key string, admit Admit) (Object, error)
 
 	// Put applies the batch. ErrConflict: some version did not match and nothing was changed.
-	// ErrAmbiguous: the answer to the commit was lost and could not be settled. ErrBlocked and
-	// [*ExceededError]: the wallet or its store may not, and nothing was changed.
+	// ErrAmbiguous: the answer to the commit was lost and could not be settled. ErrBlocked,
+	// [*ExceededError] and [*NeverWrittenError]: the wallet or its store may not, and nothing was changed.
 	Put(ctx context.Context, ks Keyspace, batch Batch, limits Limits) (Written, error)
 
 	// Delete removes the object if it exists at this version (or at any, for [Unconditional]), and is
@@ -160,6 +163,21 @@ type ExceededError struct {
 
 func (e *ExceededError) Error() string {
 	return fmt.Sprintf("storage quota %s: the write would make it %d, allowed are %d", e.Limit, e.Used, e.Allowed)
+}
+
+// NeverWrittenError is a put to a store that has never been written, by [Limits] that do not let it begin one. It
+// says what there is of the wallet. Of several first writes at once each may be told the same.
+type NeverWrittenError struct {
+	NewWallet bool  // none of its stores has ever been written
+	Stores    int64 // that have been
+
+	// NotAfter is when the put's time is up, by the database's clock. It was read when the put was young: ours may
+	// stand still while a machine is suspended, and a later reading would let a put take effect whose client left long ago.
+	NotAfter time.Time
+}
+
+func (e *NeverWrittenError) Error() string {
+	return "the store has never been written, and was not to be begun"
 }
 
 // InvalidError is input that no state of the store would accept. Its text is meant for the caller.

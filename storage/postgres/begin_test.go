@@ -15,18 +15,44 @@ func TestAStoreThatAnotherInstanceHasJustBegunIsOneThatExists(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t, 2)
 	ks := key(t)
-	limits := storage.Limits{Stores: 1, Begin: func(ctx context.Context, _ bool) error {
-		// Between the first try, which found no store, and this.
-		return save(ctx, p.stores[1], ks, put("k", 0, "v"))
-	}}
 	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
 	defer cancel()
-	if _, err := p.stores[0].Put(ctx, ks, put("other", 0, "v"), limits); err != nil {
+	_, err := p.stores[0].Put(ctx, ks, put("other", 0, "v"), storage.Limits{Known: true})
+	var never *storage.NeverWrittenError
+	if !errors.As(err, &never) {
 		t.Fatal(err)
 	}
-	// And where the other was there before the question.
-	limits.Begin = func(context.Context, bool) error { return errors.New("asked of a store that exists") }
-	if _, err := p.stores[0].Put(ctx, ks, put("third", 0, "v"), limits); err != nil {
+	if err := save(ctx, p.stores[1], ks, put("k", 0, "v")); err != nil {
 		t.Fatal(err)
+	}
+	one := storage.Ceiling{Hard: 1, Last: 10}
+	if _, err := p.stores[0].Put(ctx, ks, put("other", 0, "v"), storage.Limits{Objects: one, Begin: never}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := p.stores[0].Put(ctx, ks, put("third", 0, "v"), storage.Limits{Objects: one, Known: true}); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A machine may be suspended between the question and the leave, and its clock with it: the put's time is what the
+// database's clock said when it was young.
+func TestLeaveToBeginDoesNotMoveThePutsDeadline(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, 1)
+	ks := key(t)
+	young, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
+	defer cancel()
+	_, err := p.stores[0].Put(young, ks, put("k", 0, "v"), storage.Limits{Known: true})
+	var never *storage.NeverWrittenError
+	if !errors.As(err, &never) {
+		t.Fatal(err)
+	}
+	<-young.Done()
+	// By its own clock, it has all the time there is.
+	if _, err := p.stores[0].Put(t.Context(), ks, put("k", 0, "v"), storage.Limits{Begin: never}); !errors.Is(err, storage.ErrTooLate) {
+		t.Errorf("error %v, want that it is too late", err)
+	}
+	if _, err := p.stores[0].Get(t.Context(), ks, "k", nil); !errors.Is(err, storage.ErrNoSuchKey) {
+		t.Errorf("error %v, want that nothing was saved", err)
 	}
 }

@@ -28,10 +28,13 @@ import (
 // is taken before it waits: only a later one sees what the last writer committed. Nothing waits in it, so
 // one store's lock holds up no other store of the group.
 //
-// A write whose row is held, or whose store does not exist yet, is then tried alone, in three trips: [bound,
+// A write whose row is held, or that may begin its store, is then tried alone, in three trips: [bound,
 // create what is missing, wait for the lock], [decide and apply], [commit]. While it waits, nothing of it
 // has been said that could change anything: if its caller leaves or its process dies, the transaction
 // ends with its connection. No cancel request is sent or needed for that (db.Open).
+//
+// A write that may not begin a store that does not exist ends with what there is of its wallet. Who sent it decides,
+// and sends it again as one that may: that goes straight to the second way.
 //
 // Both end with an outcome, with an error that proves that nothing was committed, or with the commit's
 // answer lost. Then the store's row is asked for the id of its last write.
@@ -70,8 +73,10 @@ func (s *Store) Put(ctx context.Context, ks storage.Keyspace, batch storage.Batc
 	if err := batch.Check(); err != nil {
 		return storage.Written{}, err
 	}
-	got, err := s.put(ctx, ks, batch, limits, true)
-	if err == nil && got.outcome == conflict {
+	// Of a batch that only deletes, there is nothing in a store that was never written, and that begins none.
+	begins := len(batch.Deletes) == 0 || len(batch.Writes) > 0 || batch.GlobalVersion != nil
+	got, err := s.put(ctx, ks, batch, limits, begins)
+	if err == nil && (got.outcome == conflict || got.outcome == absent && !begins) {
 		err = storage.ErrConflict
 	}
 	if err == nil && got.outcome != applied {
@@ -104,12 +109,15 @@ func (s *Store) Delete(ctx context.Context, ks storage.Keyspace, item storage.Ke
 // unknown is a write after which nobody counted.
 var unknown = storage.Written{Objects: -1, Bytes: -1}
 
-// put ends with applied, conflict, or, unless it may create the store, absent.
-func (s *Store) put(ctx context.Context, ks storage.Keyspace, batch storage.Batch, limits storage.Limits, create bool) (result, error) {
+// put ends with applied, conflict, or, where the batch begins no store, absent.
+func (s *Store) put(ctx context.Context, ks storage.Keyspace, batch storage.Batch, limits storage.Limits, begins bool) (result, error) {
 	ctx, cancel := s.bounded(ctx)
 	defer cancel()
 	w := &write{ks: ks, batch: batch, limits: limits, id: uuid.New()}
 	w.notAfter, _ = ctx.Deadline()
+	if limits.Begin != nil {
+		w.serverNotAfter = limits.Begin.NotAfter
+	}
 	w.say(&s.clock)
 	done, err := s.turns.take(ctx, ks.Store())
 	if err != nil {
@@ -126,17 +134,31 @@ func (s *Store) put(ctx context.Context, ks storage.Keyspace, batch storage.Batc
 	}
 	defer leave()
 
+	asks := begins && limits.Known && limits.Begin == nil
 	return again(ctx, func() (result, error) {
-		results, err := s.together(ctx, []*write{w})
-		if err != nil {
-			return result{}, err
+		if asks && kind == LargeWrite { // what is refused or sent again need not travel
+			if err := s.neverWritten(ctx, w); err != nil {
+				return result{}, err
+			}
 		}
-		got := results[0]
-		if got.outcome == absent && create && len(batch.Deletes) > 0 && len(batch.Writes) == 0 && batch.GlobalVersion == nil {
-			got.outcome = conflict // there is nothing to delete, and that begins no store
+		got := result{outcome: absent}
+		if !begins || limits.Begin == nil {
+			results, err := s.together(ctx, []*write{w})
+			if err != nil {
+				return result{}, err
+			}
+			got = results[0]
 		}
-		if got.outcome == busy || got.outcome == absent && create {
-			if got, err = s.alone(ctx, w, got.outcome == absent); err != nil {
+		first := begins && got.outcome == absent
+		if first && asks {
+			if err := s.neverWritten(ctx, w); err != nil {
+				return result{}, err
+			}
+			first, got.outcome = false, busy // another instance has begun it since
+		}
+		if first || got.outcome == busy {
+			var err error
+			if got, err = s.alone(ctx, w, first); err != nil {
 				return result{}, err
 			}
 		}
@@ -240,11 +262,6 @@ func (s *Store) together(ctx context.Context, writes []*write) ([]result, error)
 
 // alone waits for the row of one write's store, which it may have to create, and applies the write.
 func (s *Store) alone(ctx context.Context, w *write, first bool) (result, error) {
-	if first {
-		if err := s.begins(ctx, w); err != nil { // which may ask the database on its own, so before we hold a connection
-			return result{}, err
-		}
-	}
 	conn, err := s.pool.Acquire(ctx)
 	if err != nil {
 		return result{}, translate(err)
@@ -253,6 +270,7 @@ func (s *Store) alone(ctx context.Context, w *write, first bool) (result, error)
 	if err := s.acquaint(ctx, conn); err != nil {
 		return result{}, err
 	}
+	w.say(&s.clock)
 
 	var b pgx.Batch
 	b.BeginTx(pgx.TxOptions{})
@@ -310,23 +328,25 @@ func (s *Store) alone(ctx context.Context, w *write, first bool) (result, error)
 	return settled(nil), nil
 }
 
-// begins says whether a store may be that has never been written, and its wallet.
-func (s *Store) begins(ctx context.Context, w *write) error {
-	if w.limits.Begin == nil && w.limits.Stores == 0 {
-		return nil
+// neverWritten fails with what there is of the wallet, if the write's store was never written.
+func (s *Store) neverWritten(ctx context.Context, w *write) error {
+	conn, err := s.pool.Acquire(ctx)
+	if err != nil {
+		return translate(err)
 	}
-	standing, err := s.queries.Standing(ctx, s.pool, dbgen.StandingParams{Wallet: uuid.UUID(w.ks.Wallet()), Store: uuid.UUID(w.ks.Store())})
+	defer conn.Release()
+	if err := s.acquaint(ctx, conn); err != nil {
+		return err
+	}
+	w.say(&s.clock)
+	has, err := s.queries.Standing(ctx, conn, dbgen.StandingParams{Wallet: uuid.UUID(w.ks.Wallet()), Store: uuid.UUID(w.ks.Store())})
 	switch {
 	case err != nil:
 		return translate(err)
-	case standing.Begun:
+	case has.Begun:
 		return nil
-	case w.limits.Stores != 0 && standing.Stores >= w.limits.Stores:
-		return &storage.ExceededError{Limit: "stores_per_wallet", Used: standing.Stores + 1, Allowed: w.limits.Stores}
-	case w.limits.Begin != nil:
-		return w.limits.Begin(ctx, !standing.Known)
 	}
-	return nil
+	return &storage.NeverWrittenError{NewWallet: !has.Known, Stores: has.Stores, NotAfter: w.serverNotAfter}
 }
 
 // shrink gives up a connection that has sent a large write: pgx keeps the buffer for as long as it lives.

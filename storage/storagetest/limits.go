@@ -1,13 +1,13 @@
 package storagetest
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"reflect"
-	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/vss-cloud/vss-cloud/storage"
 )
@@ -38,6 +38,17 @@ func (c client) wantWritten(want storage.Written, b storage.Batch, l storage.Lim
 	if got, err := c.putWithin(b, l); err != nil || got != want {
 		c.t.Fatalf("put = %+v, %v, want %+v", got, err, want)
 	}
+}
+
+// wantNeverWritten puts, to a store that has never been written, without leave to begin it.
+func (c client) wantNeverWritten(newWallet bool, stores int64, b storage.Batch) *storage.NeverWrittenError {
+	c.t.Helper()
+	_, err := c.putWithin(b, storage.Limits{Known: true})
+	var got *storage.NeverWrittenError
+	if !errors.As(err, &got) || got.NewWallet != newWallet || got.Stores != stores {
+		c.t.Fatalf("error %v (%+v), want one of a wallet with %d stores, new: %t", err, got, stores, newWallet)
+	}
+	return got
 }
 
 // testLimits is CONTRACT section 5, as far as it is decided in a write's own transaction.
@@ -88,8 +99,8 @@ func testLimits(t *testing.T, s *suite) {
 	s.that(t, "what does not grow the store is never refused, however far beyond everything it is", func(t *testing.T, c client) {
 		c.wantPut(nil, writes(sized("a", 0, 100), sized("b", 0, 100), sized("c", 0, 100)))
 		l := storage.Limits{
-			Objects: storage.Ceiling{Hard: 1, Last: 1}, Bytes: storage.Ceiling{Hard: 1, Last: 1}, Value: 1, Stores: 1,
-			Begin: func(context.Context, bool) error { return errors.New("asked though the store is known") },
+			Objects: storage.Ceiling{Hard: 1, Last: 1}, Bytes: storage.Ceiling{Hard: 1, Last: 1}, Value: 1,
+			Known: true,
 		}
 		for _, put := range []struct {
 			what string
@@ -124,55 +135,103 @@ func testLimits(t *testing.T, s *suite) {
 		wantErr(t, storage.ErrConflict, err)
 	})
 
-	s.that(t, "a wallet has as many stores as it may, and those grow on", func(t *testing.T, c client) {
-		l := storage.Limits{Stores: 2}
-		stores := make([]client, 3)
-		for i := range stores {
-			ks, err := storage.NewKeyspace(c.ks.Owner(), fmt.Sprint("store ", i))
+	s.that(t, "a store that has never been written begins with leave alone, and leaves nothing without", func(t *testing.T, c client) {
+		known := storage.Limits{Known: true}
+		never := c.wantNeverWritten(true, 0, writes(object("a", 0)))
+		c.wantNeverWritten(true, 0, storage.Batch{GlobalVersion: at(0)})
+		c.wantNeverWritten(true, 0, writes(sized("a", 0, 9<<20))) // a large one is not another matter
+		c.wantDelete("a", -1)
+		_, err := c.putWithin(storage.Batch{Deletes: []storage.KeyVersion{item("a", -1)}}, known)
+		wantErr(t, storage.ErrConflict, err) // there is nothing to delete, and that begins no store
+		_, err = c.get("a")
+		wantErr(t, storage.ErrNoSuchKey, err)
+		_, err = c.putWithin(writes(object("a", 7)), storage.Limits{Begin: never})
+		wantErr(t, storage.ErrConflict, err)
+		if c.recount().Known {
+			t.Error("the wallet is on record")
+		}
+
+		c.wantWritten(storage.Written{Objects: 1, Bytes: 2, NewWallet: true}, writes(object("a", 0)), storage.Limits{Known: true, Begin: never})
+		c.wantWritten(storage.Written{Objects: 2, Bytes: 4}, writes(object("b", 0)), known)
+		for n := range int64(2) {
+			ks, err := storage.NewKeyspace(c.ks.Owner(), fmt.Sprint("store ", n))
 			if err != nil {
 				t.Fatal(err)
 			}
-			stores[i] = c.in(ks)
+			other := c.in(ks)
+			never := other.wantNeverWritten(false, n+1, writes(object("a", 0)))
+			if other.recount().Revision != 0 {
+				t.Error("the store is on record")
+			}
+			other.wantWritten(storage.Written{Objects: 1, Bytes: 2}, writes(object("a", 0)), storage.Limits{Begin: never})
 		}
-		stores[0].wantWritten(storage.Written{Objects: 1, Bytes: 2, NewWallet: true}, writes(object("a", 0)), l)
-		stores[1].wantWritten(storage.Written{Objects: 1, Bytes: 2}, writes(object("a", 0)), l)
-		stores[2].wantExceeded("stores_per_wallet", 3, 2, writes(object("a", 0)), l)
-		if stores[2].recount().Revision != 0 {
-			t.Error("the refused store is on record")
-		}
-		stores[0].wantWritten(storage.Written{Objects: 2, Bytes: 4}, writes(object("b", 0)), l)
-		// One that would have been refused is content with nothing.
-		stores[2].wantDelete("a", -1)
 	})
 
-	s.that(t, "a store that has never been written is asked for, once, and leaves nothing where it is refused", func(t *testing.T, c client) {
-		var asked []bool
-		closed := errors.New("enrolment is closed")
-		answer := closed
-		l := storage.Limits{Begin: func(_ context.Context, newWallet bool) error { asked = append(asked, newWallet); return answer }}
-		_, err := c.putWithin(writes(object("a", 0)), l)
-		wantErr(t, closed, err)
-		if c.recount().Known {
-			t.Error("the refused wallet is on record")
+	s.that(t, "leave to begin a large put is as good as that of a small one", func(t *testing.T, c client) {
+		b := writes(sized("a", 0, 9<<20))
+		never := c.wantNeverWritten(true, 0, b)
+		c.wantWritten(storage.Written{Objects: 1, Bytes: 9<<20 + 1, NewWallet: true}, b, storage.Limits{Begin: never})
+		c.wantWritten(storage.Written{Objects: 1, Bytes: 9<<20 + 1}, writes(sized("a", 1, 9<<20)), storage.Limits{Known: true})
+	})
+
+	s.that(t, "a put with leave begins below the hard lines", func(t *testing.T, c client) {
+		l := within(1, 4)
+		l.Begin = c.wantNeverWritten(true, 0, writes(object("a", 0)))
+		c.wantExceeded("objects_per_store", 2, 1, writes(object("a", 0), object("b", 0)), l)
+	})
+
+	s.that(t, "a put that is asked for has no more time than it had", func(t *testing.T, c client) {
+		never := c.wantNeverWritten(true, 0, writes(object("a", 0)))
+		if left := time.Until(never.NotAfter); left <= 0 || left > patience {
+			t.Errorf("its time is up in %v, of %v", left, patience)
 		}
-		c.wantDelete("a", -1)
-		_, err = c.putWithin(storage.Batch{Deletes: []storage.KeyVersion{item("a", -1)}}, l)
-		wantErr(t, storage.ErrConflict, err)
+		never.NotAfter = never.NotAfter.Add(-patience)
+		_, err := c.putWithin(writes(object("a", 0)), storage.Limits{Begin: never})
+		wantErr(t, storage.ErrTooLate, err)
 		if c.recount().Known {
-			t.Error("a put of deletes alone enrolled a wallet")
+			t.Error("the wallet is on record")
 		}
-		_, err = c.get("a")
-		wantErr(t, storage.ErrNoSuchKey, err)
-		answer = nil
-		c.wantWritten(storage.Written{Objects: 1, Bytes: 2, NewWallet: true}, writes(object("a", 0)), l)
-		c.wantWritten(storage.Written{Objects: 2, Bytes: 4}, writes(object("b", 0)), l)
+	})
+
+	s.that(t, "of several first writes that have leave one begins the store, and the others go on", func(t *testing.T, c client) {
+		never := c.wantNeverWritten(true, 0, writes(object("a", 0)))
+		var mu sync.Mutex
+		began := 0
+		c.each(func(c client, writer int) {
+			w, err := c.putWithin(writes(object(fmt.Sprint("k", writer), 0)), storage.Limits{Begin: never})
+			if err != nil {
+				t.Errorf("put: %v", err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if w.NewWallet {
+				began++
+			}
+		})
+		if got := c.recount(); began != 1 || got.Objects != 2*writersPerInstance {
+			t.Errorf("it was the wallet's first write %d times, and there is %+v", began, got)
+		}
+		// And what begins is nothing to a put that comes after all of them.
+		l := within(1, 1<<20)
+		l.Begin = never
+		if _, err := c.putWithin(writes(object("last", 0)), l); err != nil {
+			t.Error(err)
+		}
+	})
+
+	s.that(t, "leave does not help a wallet that was blocked meanwhile", func(t *testing.T, c client) {
+		c.write("a")
 		ks, err := storage.NewKeyspace(c.ks.Owner(), "another store")
 		if err != nil {
 			t.Fatal(err)
 		}
-		c.in(ks).wantWritten(storage.Written{Objects: 1, Bytes: 2}, writes(object("a", 0)), l)
-		if want := []bool{true, true, false}; !slices.Equal(asked, want) {
-			t.Errorf("asked of new wallets: %v, want %v", asked, want)
+		other := c.in(ks)
+		never := other.wantNeverWritten(false, 1, writes(object("a", 0)))
+		c.place.Block(t, c.ks, true)
+		_, err = other.putWithin(writes(object("a", 0)), storage.Limits{Begin: never})
+		wantErr(t, storage.ErrBlocked, err)
+		if other.recount().Revision != 0 {
+			t.Error("the store is on record")
 		}
 	})
 

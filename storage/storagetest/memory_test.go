@@ -54,6 +54,10 @@ func TestTeeth(t *testing.T) {
 		"looks at every key":             "work/a_page",
 		"admits nobody":                  "values/a_large_value",
 		"forgets versions on overwrites": "versions/version_n",
+		"ignores limits":                 "limits/a_store_begins_below",
+		"writes for the blocked":         "limits/a_blocked_wallet",
+		"begins without leave":           "limits/a_store_that_has_never",
+		"forgets whose time is up":       "limits/a_put_that_is_asked_for",
 	} {
 		t.Run(fault, func(t *testing.T) {
 			t.Parallel()
@@ -230,8 +234,8 @@ func (p *memoryPlace) Block(_ testing.TB, ks storage.Keyspace, block bool) {
 	}
 }
 
-// begins says whether a store may be that was never written, and whether its wallet is new. It needs the lock.
-func (m *memory) begins(s *memoryStore, l storage.Limits) (newWallet bool, err error) {
+// begins says whether the store's wallet is new, if the store may begin. It needs the lock.
+func (m *memory) begins(ctx context.Context, s *memoryStore, l storage.Limits) (newWallet bool, err error) {
 	if s.revision > 0 {
 		return false, nil
 	}
@@ -242,11 +246,12 @@ func (m *memory) begins(s *memoryStore, l storage.Limits) (newWallet bool, err e
 			s.blocked = other.blocked
 		}
 	}
-	switch {
-	case l.Stores != 0 && stores >= l.Stores && fault != "ignores limits":
-		return false, &storage.ExceededError{Limit: "stores_per_wallet", Used: stores + 1, Allowed: l.Stores}
-	case l.Begin != nil:
-		return stores == 0, l.Begin(context.Background(), stores == 0)
+	if l.Known && l.Begin == nil && fault != "begins without leave" {
+		deadline, _ := ctx.Deadline()
+		return false, &storage.NeverWrittenError{NewWallet: stores == 0, Stores: stores, NotAfter: deadline}
+	}
+	if l.Begin != nil && time.Now().After(l.Begin.NotAfter) && fault != "forgets whose time is up" {
+		return false, storage.ErrTooLate
 	}
 	return stores == 0, nil
 }
@@ -293,7 +298,7 @@ func (m *memory) Put(ctx context.Context, ks storage.Keyspace, b storage.Batch, 
 		if s.revision == 0 && len(b.Deletes) > 0 && len(b.Writes) == 0 && b.GlobalVersion == nil {
 			return false, storage.ErrConflict
 		}
-		newWallet, err := m.begins(s, l)
+		newWallet, err := m.begins(ctx, s, l)
 		if err == nil && s.blocked && fault != "writes for the blocked" {
 			err = storage.ErrBlocked
 		}
