@@ -178,6 +178,9 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if a.retryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.FormatInt(quota.Seconds(a.retryAfter), 10))
 	}
+	if errors.Is(err, tenants.ErrUnknownTenant) || errors.Is(err, tenants.ErrHostNamesTenant) {
+		w.Header().Set(reasonHeader, "unknown_tenant")
+	}
 	if method, ok := errors.AsType[*badMethod](err); ok {
 		w.Header().Set("Allow", method.allowed)
 	}

@@ -110,6 +110,10 @@ func (s *Server) clientAddress(next http.Handler) http.Handler {
 
 const requestIDHeader = "X-Request-Id"
 
+// reasonHeader tells what the contract has no code for: that the URL names no tenant. Released wallets do not
+// look at it; who writes a client need not try again.
+const reasonHeader = "Vss-Error-Reason"
+
 // requestID names the request, for the answer and the log line. It is always ours: a client's could be
 // anything.
 func requestID(next http.Handler) http.Handler {
@@ -152,7 +156,7 @@ func allowBrowsers(next http.Handler) http.Handler {
 		AllowedOrigins: []string{"*"},
 		AllowedMethods: []string{http.MethodPost, http.MethodGet, http.MethodHead}, // the last two: LNURL-auth
 		AllowedHeaders: []string{"*"},                                              // echoed: clients send fixed headers of their own
-		ExposedHeaders: []string{"Vss-Protocol-Version", requestIDHeader, "Retry-After"},
+		ExposedHeaders: []string{"Vss-Protocol-Version", requestIDHeader, reasonHeader, "Retry-After"},
 		MaxAge:         int(time.Hour / time.Second),
 	})(next)
 }

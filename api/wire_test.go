@@ -449,7 +449,7 @@ func TestBrowsersMayCallAndReadTheHeadersTheyNeed(t *testing.T) {
 			t.Errorf("HTTP %d: Access-Control-Allow-Origin is %q", a.status, got)
 		}
 		exposed := strings.Split(a.header.Get("Access-Control-Expose-Headers"), ", ")
-		for _, header := range []string{"Vss-Protocol-Version", "X-Request-Id", "Retry-After"} {
+		for _, header := range []string{"Vss-Protocol-Version", "X-Request-Id", "Vss-Error-Reason", "Retry-After"} {
 			if !slices.Contains(exposed, header) {
 				t.Errorf("HTTP %d: %s is not exposed", a.status, header)
 			}

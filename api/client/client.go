@@ -1,5 +1,6 @@
 // Package client is a wallet's side of the VSS contract (CONTRACT sections 1 and 4): the four calls over one
-// long-lived connection pool, signature tokens, and the retries of released wallets.
+// long-lived connection pool, the credentials of every scheme ([SignatureAuth], [Bearer], [LNURLAuth]), and the
+// retries of released wallets.
 //
 // What an attempt's answer means, and whether the call is tried again:
 //
@@ -10,6 +11,8 @@
 //	UNKNOWN, any other code, no such body     counts as INTERNAL_SERVER
 //	no answer, or none in time                tried again
 //	vss-protocol-version is not exactly "0"   [ErrProtocol], at once
+//
+// With [Retry.FailFast], AUTH and [ErrUnknownTenant] are final too: nobody waits for a bad token.
 //
 // Redirects are never followed: they would carry the credential along.
 package client
@@ -37,6 +40,8 @@ const (
 
 	versionHeader   = "Vss-Protocol-Version"
 	requestIDHeader = "X-Request-Id"
+	reasonHeader    = "Vss-Error-Reason"
+	unknownTenant   = "unknown_tenant"
 
 	// What is read of an answer, in bytes: the largest body a tenant may be allowed (256 MiB) and its
 	// framing; for an error, more than any message we send.
@@ -133,7 +138,7 @@ func New(cfg Config) (*Client, error) {
 	} else {
 		c.http.Transport = newTransport()
 	}
-	c.http.CheckRedirect = func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
+	c.http.CheckRedirect = neverRedirect
 	if c.now == nil {
 		c.now = time.Now
 	}
@@ -142,6 +147,8 @@ func New(cfg Config) (*Client, error) {
 	}
 	return c, nil
 }
+
+func neverRedirect(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }
 
 func newTransport() *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
@@ -206,7 +213,7 @@ func call[T any, Answer message[T]](ctx context.Context, c *Client, name string,
 		}
 		err = fmt.Errorf("%s: %w", name, err)
 		delay, again := c.retry.delay(attempts, slept)
-		if !again || !retried(err) {
+		if !again || !c.retry.retried(err) {
 			return nil, err
 		}
 		ended := ctx.Err()
@@ -264,6 +271,7 @@ func (c *Client) attempt(ctx context.Context, name string, body []byte, answer p
 	if e, ok := errors.AsType[*Error](err); ok {
 		e.HTTPStatus = resp.StatusCode
 		e.RequestID = resp.Header.Get(requestIDHeader)
+		e.UnknownTenant = !success && resp.Header.Get(reasonHeader) == unknownTenant
 	}
 	return err
 }

@@ -19,6 +19,10 @@ var (
 	ErrAuth           = errors.New("not authorized")  // the credential was not accepted, or could not be made
 )
 
+// ErrUnknownTenant: the URL names no tenant of the server's. The contract has no code for it, so it is
+// [ErrInternalServer] too, which released wallets retry; a server that is not of this project does not tell it.
+var ErrUnknownTenant = errors.New("unknown tenant")
+
 // ErrProtocol: the server, or something before it, does not keep to the contract in a way that trying
 // again does not mend. Whether a write took effect is not known.
 var ErrProtocol = errors.New("not a VSS answer")
@@ -30,7 +34,12 @@ type Error struct {
 	HTTPStatus int
 	RequestID  string // under which the server logged it; empty if it did not say
 	Attempts   int    // of the call, up to and including the one that this answered
+
+	UnknownTenant bool // it is ErrUnknownTenant
 }
+
+// Is says whether it is [ErrUnknownTenant] besides what Unwrap says.
+func (e *Error) Is(target error) bool { return target == ErrUnknownTenant && e.UnknownTenant }
 
 func (e *Error) Error() string {
 	s := e.Unwrap().Error()

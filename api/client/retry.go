@@ -22,6 +22,11 @@ type Retry struct {
 
 	// MaxDelay bounds the sum of the delays of a call: it ends instead of going over. Zero: 180 s.
 	MaxDelay time.Duration
+
+	// FailFast ends a call at once that was refused for its credential, for which none could be had, or whose
+	// URL names no tenant. Released wallets try on, in case an operator mends it in time; a person, a script
+	// or a server would rather know.
+	FailFast bool
 }
 
 func (r Retry) withDefaults() Retry {
@@ -30,6 +35,7 @@ func (r Retry) withDefaults() Retry {
 		Base:        cmp.Or(r.Base, 10*time.Millisecond),
 		MaxJitter:   cmp.Or(r.MaxJitter, 100*time.Millisecond),
 		MaxDelay:    cmp.Or(r.MaxDelay, 180*time.Second),
+		FailFast:    r.FailFast,
 	}
 }
 
@@ -50,7 +56,10 @@ func (r Retry) delay(attempts int, slept time.Duration) (time.Duration, bool) {
 }
 
 // retried says whether another attempt may end better than with this error.
-func retried(err error) bool {
+func (r Retry) retried(err error) bool {
+	if r.FailFast && (errors.Is(err, ErrAuth) || errors.Is(err, ErrUnknownTenant)) {
+		return false
+	}
 	for _, final := range []error{ErrConflict, ErrInvalidRequest, ErrNoSuchKey, ErrProtocol} {
 		if errors.Is(err, final) {
 			return false

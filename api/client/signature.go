@@ -26,11 +26,11 @@ type SignatureAuth struct {
 // NewSignatureAuth takes a secret key, big-endian. It fails for zero and for what is not below the order of
 // the group.
 func NewSignatureAuth(secretKey [32]byte) (*SignatureAuth, error) {
-	var scalar secp256k1.ModNScalar
-	if overflow := scalar.SetBytes(&secretKey); overflow != 0 || scalar.IsZero() {
-		return nil, errors.New("not a secp256k1 secret key: zero, or not below the order of the group")
+	scalar, err := scalarOf(secretKey)
+	if err != nil {
+		return nil, err
 	}
-	key := secp256k1.NewPrivateKey(&scalar)
+	key := secp256k1.NewPrivateKey(scalar)
 	return &SignatureAuth{key: key, public: [33]byte(key.PubKey().SerializeCompressed())}, nil
 }
 
