@@ -178,6 +178,7 @@ func sources(t *testing.T, s *shell, tenant, base string) {
 	s.with(first.jwks(t)).want(0, `app +jwt +jwt:app +iss "https://id.test", any aud, keys: 1`, add...)
 	s.with(first.jwks(t)).want(2, "name: is taken", add...)
 	answers(t, 200, base, wallet(first))
+	s.want(0, "saved", "put", "by token", "v", "--url", base, "--token", wallet(first))
 	answers(t, 401, base, wallet(second))
 
 	s.with(second.jwks(t)).want(0, `(?s)first +active.*second +standby|second +standby.*first +active`, "key", "add", tenant, "app", "-", "--standby")

@@ -106,7 +106,7 @@ func exitCode(err error) int {
 		code int
 	}{
 		{errUsage, 2}, {client.ErrInvalidRequest, 2},
-		{client.ErrNoSuchKey, 3}, {tenants.ErrNotFound, 3},
+		{client.ErrNoSuchKey, 3}, {client.ErrUnknownTenant, 3}, {tenants.ErrNotFound, 3},
 		{client.ErrConflict, 4}, {tenants.ErrSlugTaken, 4}, {tenants.ErrDomainTaken, 4},
 		{client.ErrAuth, 5}, {errRefused, 5},
 	} {

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/rand"
@@ -22,17 +23,14 @@ import (
 type wallet struct {
 	URL     string        `name:"url" env:"VSS_URL" placeholder:"URL" help:"The tenant's base URL (that of the tenant demo at VSS_API_LISTEN: http://localhost:8080/t/demo/vss)."`
 	KeyFile string        `env:"VSS_WALLET_KEY_FILE" placeholder:"FILE" help:"The wallet's secret key, 64 hex digits; made if it does not exist (wallet.key in vss-cloud in the user's configuration directory)."`
+	Token   string        `env:"VSS_TOKEN" placeholder:"JWT" help:"A token instead of a key: the wallet is that of its sub. Better in VSS_TOKEN, which no list of processes shows."`
 	StoreID string        `name:"store-id" placeholder:"TEXT" help:"The contract's store_id (empty)."`
 	Timeout time.Duration `default:"30s" placeholder:"DURATION" help:"For the whole call, retries included (${default})."`
 }
 
 // with calls do with a client for the wallet.
 func (w wallet) with(ctx context.Context, do func(context.Context, *client.Client) error) error {
-	key, err := w.key()
-	if err != nil {
-		return err
-	}
-	auth, err := client.NewSignatureAuth(key)
+	auth, err := w.auth()
 	if err != nil {
 		return err
 	}
@@ -40,8 +38,8 @@ func (w wallet) with(ctx context.Context, do func(context.Context, *client.Clien
 	if base == "" {
 		base = demoURL(cmp.Or(os.Getenv("VSS_API_LISTEN"), "127.0.0.1:8080"))
 	}
-	// A person waits: half a second of retries is enough to ride out a hiccup.
-	c, err := client.New(client.Config{BaseURL: base, Auth: auth, Retry: client.Retry{MaxAttempts: 6}})
+	// A person waits: half a second of retries is enough to ride out a hiccup, and none mends a bad token.
+	c, err := client.New(client.Config{BaseURL: base, Auth: auth, Retry: client.Retry{MaxAttempts: 6, FailFast: true}})
 	if err != nil {
 		return fmt.Errorf("%w: %w", errUsage, err)
 	}
@@ -62,13 +60,24 @@ func (e *refused) Error() string {
 func (e *refused) Unwrap() error { return e.answer }
 
 func refusal(err error) error {
-	if e, ok := errors.AsType[*client.Error](err); ok {
+	if e, ok := errors.AsType[*client.Error](err); ok && !e.UnknownTenant {
 		switch e.HTTPStatus {
 		case http.StatusForbidden, http.StatusTooManyRequests, http.StatusInsufficientStorage:
 			return &refused{e}
 		}
 	}
 	return err
+}
+
+func (w wallet) auth() (client.Auth, error) {
+	if w.Token != "" {
+		return client.Bearer(strings.TrimSpace(w.Token)), nil
+	}
+	key, err := w.key()
+	if err != nil {
+		return nil, err
+	}
+	return client.NewSignatureAuth(key)
 }
 
 func (w wallet) key() (key [32]byte, err error) {
@@ -164,8 +173,9 @@ func (c getCmd) Run(ctx context.Context, out output) error {
 			keyView
 			Value []byte `json:"value_base64"`
 		}{keyView{c.Key, r.GetValue().GetVersion()}, r.GetValue().GetValue()}, func(w io.Writer) {
-			_, _ = w.Write(r.GetValue().GetValue())
-			if f, ok := w.(*os.File); ok {
+			value := r.GetValue().GetValue()
+			_, _ = w.Write(value)
+			if f, ok := w.(*os.File); ok && !bytes.HasSuffix(value, []byte("\n")) {
 				if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
 					fmt.Fprintln(w) // for the prompt
 				}

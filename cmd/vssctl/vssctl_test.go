@@ -222,6 +222,8 @@ func TestTheCallsOfAWallet(t *testing.T) {
 	}
 	s.want(0, "", "delete", "a", "--version", "9")
 	s.want(0, "^2$", "get", "a")
+	s.want(3, "unknown tenant", "get", "a", "--url", strings.Replace(p.base, "/demo/", "/nobody/", 1))
+	s.want(5, "not authorized", "get", "a", "--token", "e30.e30.e30")
 	s.want(1, "", "get", "a", "--url", "http://127.0.0.1:1/t/demo/vss", "--timeout", "2s")
 	s.want(0, "", "delete", "a")
 	s.want(3, "", "get", "a")
