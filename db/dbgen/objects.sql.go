@@ -501,7 +501,8 @@ func (q *Queries) LockStores(ctx context.Context, db DBTX, stores []uuid.UUID) e
 }
 
 const Standing = `-- name: Standing :one
-SELECT EXISTS (SELECT FROM wallets w WHERE w.wallet = $1)::bool AS known,
+SELECT pg_is_in_recovery()::bool AS standby,
+       EXISTS (SELECT FROM wallets w WHERE w.wallet = $1)::bool AS known,
        EXISTS (SELECT FROM stores s WHERE s.store = $2)::bool AS begun, -- by another instance, just now
        (SELECT count(*) FROM stores s WHERE s.wallet = $1)::bigint AS stores
 `
@@ -512,16 +513,23 @@ type StandingParams struct {
 }
 
 type StandingRow struct {
-	Known  bool
-	Begun  bool
-	Stores int64
+	Standby bool
+	Known   bool
+	Begun   bool
+	Stores  int64
 }
 
 // What there is of a wallet that is about to write to a store for the first time. One snapshot, no locks: of
-// several first writes at once none sees the others.
+// several first writes at once none sees the others. As with "not found", only a primary may say that a store was never
+// written: who hears that may refuse its wallet.
 func (q *Queries) Standing(ctx context.Context, db DBTX, arg StandingParams) (StandingRow, error) {
 	row := db.QueryRow(ctx, Standing, arg.Wallet, arg.Store)
 	var i StandingRow
-	err := row.Scan(&i.Known, &i.Begun, &i.Stores)
+	err := row.Scan(
+		&i.Standby,
+		&i.Known,
+		&i.Begun,
+		&i.Stores,
+	)
 	return i, err
 }

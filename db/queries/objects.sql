@@ -179,8 +179,10 @@ SELECT n::int AS n, outcome::text AS outcome, clock_timestamp()::timestamptz AS 
 
 -- name: Standing :one
 -- What there is of a wallet that is about to write to a store for the first time. One snapshot, no locks: of
--- several first writes at once none sees the others.
-SELECT EXISTS (SELECT FROM wallets w WHERE w.wallet = @wallet)::bool AS known,
+-- several first writes at once none sees the others. As with "not found", only a primary may say that a store was never
+-- written: who hears that may refuse its wallet.
+SELECT pg_is_in_recovery()::bool AS standby,
+       EXISTS (SELECT FROM wallets w WHERE w.wallet = @wallet)::bool AS known,
        EXISTS (SELECT FROM stores s WHERE s.store = @store)::bool AS begun, -- by another instance, just now
        (SELECT count(*) FROM stores s WHERE s.wallet = @wallet)::bigint AS stores;
 

@@ -56,3 +56,33 @@ func TestLeaveToBeginDoesNotMoveThePutsDeadline(t *testing.T) {
 		t.Errorf("error %v, want that nothing was saved", err)
 	}
 }
+
+// A primary may be demoted under a connection. Who hears that a store was never written may refuse its wallet.
+func TestOnlyAPrimarySaysThatAStoreWasNeverWritten(t *testing.T) {
+	t.Parallel()
+	p := newPlace(t, 1)
+	ctx, cancel := context.WithTimeout(t.Context(), 8*time.Second)
+	defer cancel()
+	if _, err := p.owner.Exec(ctx, `
+		CREATE SCHEMA demoted;
+		CREATE FUNCTION demoted.pg_is_in_recovery() RETURNS bool LANGUAGE sql AS 'SELECT true';
+		GRANT USAGE ON SCHEMA demoted TO PUBLIC`); err != nil {
+		t.Fatal(err)
+	}
+	for _, size := range []int{1, 9 << 20} {
+		if err := save(ctx, p.stores[0], key(t), put("k", 0, "v")); err != nil { // the connection is known to be to a primary
+			t.Fatal(err)
+		}
+		if n := p.pools[0].Stat().TotalConns(); n != 1 {
+			t.Fatalf("there are %d connections", n)
+		}
+		if _, err := p.pools[0].Exec(ctx, `SET search_path = demoted, pg_catalog, public`); err != nil {
+			t.Fatal(err)
+		}
+		b := storage.Batch{Writes: []storage.Object{{Key: "k", Value: make([]byte, size)}}}
+		_, err := p.stores[0].Put(ctx, key(t), b, storage.Limits{Known: true})
+		if !errors.Is(err, storage.ErrUnavailable) {
+			t.Errorf("a put of %d bytes: error %v, want that a standby answered", size, err)
+		}
+	}
+}

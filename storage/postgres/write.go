@@ -340,11 +340,8 @@ func (s *Store) neverWritten(ctx context.Context, w *write) error {
 	}
 	w.say(&s.clock)
 	has, err := s.queries.Standing(ctx, conn, dbgen.StandingParams{Wallet: uuid.UUID(w.ks.Wallet()), Store: uuid.UUID(w.ks.Store())})
-	switch {
-	case err != nil:
-		return translate(err)
-	case has.Begun:
-		return nil
+	if err := primary(ctx, conn.Conn(), has.Standby, err); err != nil || has.Begun {
+		return err
 	}
 	return &storage.NeverWrittenError{NewWallet: !has.Known, Stores: has.Stores, NotAfter: w.serverNotAfter}
 }
