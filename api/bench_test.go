@@ -17,7 +17,7 @@ import (
 func BenchmarkCall(b *testing.B) {
 	p := start(b, over(written{Written: storage.Written{Objects: 1, Bytes: 1}}), func(cfg *api.Config) {
 		cfg.Quota.Limiter, cfg.Quota.Meter = quota.NewLimiter(quota.LimiterConfig{}), quota.NewMeter(quota.MeterConfig{})
-		cfg.Log = slog.New(slog.NewJSONHandler(io.Discard, nil))
+		cfg.Log = slog.New(slog.NewJSONHandler(struct{ io.Writer }{io.Discard}, nil))
 	})
 	w := p.wallet(b, "acme", 1)
 	limits := map[string]int64{}

@@ -61,13 +61,13 @@ func TestAFirstWriteWhoseClientHasLeftIsNotAskedForAgain(t *testing.T) {
 	answered := make(chan struct{}, 1)
 	var again atomic.Int64
 	p := start(t, over(limited(func(_ context.Context, l storage.Limits) (storage.Written, error) {
-		if l.Begin != nil {
-			again.Add(1)
-			return storage.Written{NewWallet: true}, nil
+		if l.Begin == nil {
+			arrived <- struct{}{}
+			<-goOn
+			return storage.Written{}, &storage.NeverWrittenError{NewWallet: true}
 		}
-		arrived <- struct{}{}
-		<-goOn
-		return storage.Written{}, &storage.NeverWrittenError{NewWallet: true}
+		again.Add(1)
+		return storage.Written{NewWallet: true}, nil
 	})), func(cfg *api.Config) {
 		cfg.Quota.Totals = func(uuid.UUID) (int64, int64) { answered <- struct{}{}; return 0, 0 }
 	})

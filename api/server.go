@@ -1,9 +1,9 @@
 // Package api is the edge that wallets talk to: the VSS contract over HTTP, per tenant.
 //
 // A request passes, in this order (routes.go): the headers of the contract, the client's address, a request
-// id, its event (one log line and one count), panics turned into answers, CORS, routing. A call then
-// (call.go) finds its tenant, proves its wallet, reads and decodes its body, and asks the store. An error
-// from anywhere rises untouched to one table (errors.go). README.md has the whole way of a put.
+// id, its own object (request.go), which ends as one log line and one count, panics turned into answers, CORS,
+// routing. A call then (call.go) finds its tenant, proves its wallet, reads and decodes its body, and asks the
+// store. An error from anywhere rises untouched to one table (errors.go). README.md has the whole way of a put.
 //
 // Comments all over the project cite CONTRACT by section: that is CONTRACT.md in this folder.
 package api

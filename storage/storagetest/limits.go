@@ -138,8 +138,8 @@ func testLimits(t *testing.T, s *suite) {
 	s.that(t, "a store that has never been written begins with leave alone, and leaves nothing without", func(t *testing.T, c client) {
 		known := storage.Limits{Known: true}
 		never := c.wantNeverWritten(true, 0, writes(object("a", 0)))
-		c.wantNeverWritten(true, 0, storage.Batch{GlobalVersion: at(0)})
-		c.wantNeverWritten(true, 0, writes(sized("a", 0, 9<<20))) // a large one is not another matter
+		_ = c.wantNeverWritten(true, 0, storage.Batch{GlobalVersion: at(0)})
+		_ = c.wantNeverWritten(true, 0, writes(sized("a", 0, 9<<20))) // a large one is not another matter
 		c.wantDelete("a", -1)
 		_, err := c.putWithin(storage.Batch{Deletes: []storage.KeyVersion{item("a", -1)}}, known)
 		wantErr(t, storage.ErrConflict, err) // there is nothing to delete, and that begins no store
