@@ -108,7 +108,8 @@ type Authenticator struct {
 	log      *slog.Logger
 	ecdsa    verifier
 	cache    *otter.Cache[cacheKey, *verified]
-	known    *otter.Cache[storage.WalletID, struct{}] // wallets that were verified, see suspects
+	tokens   jwt.Verifier
+	known    *otter.Cache[storage.WalletID, *standing] // wallets that were verified, see suspects
 	suspects *suspects
 	failures failures
 }
@@ -136,7 +137,8 @@ func NewAuthenticator(cfg AuthenticatorConfig) *Authenticator {
 		log:      cfg.Log,
 		ecdsa:    verifyECDSA,
 		cache:    otter.Must(&otter.Options[cacheKey, *verified]{MaximumSize: cfg.CacheSize}),
-		known:    otter.Must(&otter.Options[storage.WalletID, struct{}]{MaximumSize: cfg.CacheSize}),
+		tokens:   jwt.VerifySignature,
+		known:    otter.Must(&otter.Options[storage.WalletID, *standing]{MaximumSize: cfg.CacheSize}),
 		suspects: newSuspects(),
 	}
 }
@@ -188,10 +190,8 @@ func (a *Authenticator) authenticate(
 	}
 	// All that is refused below this line costs arithmetic, if only a little.
 	wallet := Caller{tenant, c.source(), c.claimed()}.Owner().Wallet()
-	if a.suspects.suspect(from, now) {
-		if _, known := a.known.GetIfPresent(wallet); !known && !a.suspects.spend(c.cost(), now) {
-			return nil, ErrSuspect
-		}
+	if a.suspects.suspect(from, now) && !a.admit(ctx, c, wallet, now) {
+		return nil, ErrSuspect
 	}
 	// Of several at once with one credential, one verifies it, and not only for itself: not under its deadline.
 	v, err := a.cache.Get(ctx, key, otter.LoaderFunc[cacheKey, *verified](func(ctx context.Context, _ cacheKey) (*verified, error) {
@@ -200,14 +200,29 @@ func (a *Authenticator) authenticate(
 		return c.verify(ctx, a, now)
 	}))
 	if err != nil {
-		if errors.Is(err, errForged) {
+		if e, ok := errors.AsType[*forgedError](err); ok {
+			err = e.err
 			a.suspects.failed(from, now)
-			a.known.Invalidate(wallet) // whoever names it may not be it
+			if s, known := a.known.GetIfPresent(wallet); known {
+				s.forged(now)
+			}
 		}
 		return nil, refuseBy(c.source(), err)
 	}
-	a.known.Set(wallet, struct{}{})
+	a.known.SetIfAbsent(wallet, new(standing))
 	return v, nil
+}
+
+// admit says whether a credential of a suspect network is verified. Those of wallets that were verified before are; while
+// forgeries name the wallet, it may wait in line with them.
+func (a *Authenticator) admit(ctx context.Context, c credential, wallet storage.WalletID, now time.Time) bool {
+	switch s, known := a.known.GetIfPresent(wallet); {
+	case !known:
+		return a.suspects.spend(c.cost(now), now)
+	case s.disputed(now):
+		return a.suspects.wait(ctx, c.cost(now), now)
+	}
+	return true
 }
 
 // verifyTimeout bounds what a verification may wait for: newer keys of an issuer.
@@ -257,15 +272,16 @@ func (t *Tenant) checkClientKey(header http.Header, now time.Time) error {
 // credential is one that has been read and of which nothing is proven yet.
 type credential interface {
 	source() *Source
-	claimed() string     // the subject
-	cost() time.Duration // of the arithmetic, about
+	claimed() string                  // the subject
+	cost(now time.Time) time.Duration // of the arithmetic, about
 	verify(ctx context.Context, a *Authenticator, now time.Time) (*verified, error)
 }
 
-// errForged is beside an [*AuthError] of what cost arithmetic.
-var errForged = errors.New("forged")
+// forgedError is around the refusal of a credential that cost arithmetic, or that nobody known has signed.
+type forgedError struct{ err error }
 
-func refuseForged(err error) error { return errors.Join(err, errForged) }
+func (e *forgedError) Error() string { return e.err.Error() }
+func (e *forgedError) Unwrap() error { return e.err }
 
 // verified is a credential that was good once. Its time is asked at each use. It outlives versions of its tenant, so
 // it holds none.
@@ -328,9 +344,9 @@ func readSignature(tenant *Tenant, text string) (credential, error) {
 	return &signed{token, by}, nil
 }
 
-func (s *signed) source() *Source     { return s.by }
-func (s *signed) claimed() string     { return s.token.subject() }
-func (s *signed) cost() time.Duration { return 250 * time.Microsecond }
+func (s *signed) source() *Source              { return s.by }
+func (s *signed) claimed() string              { return s.token.subject() }
+func (s *signed) cost(time.Time) time.Duration { return 250 * time.Microsecond }
 
 func (s *signed) verify(_ context.Context, a *Authenticator, now time.Time) (*verified, error) {
 	v := &verified{source: s.by, subject: s.token.subject(), signature: &s.token}
@@ -338,7 +354,7 @@ func (s *signed) verify(_ context.Context, a *Authenticator, now time.Time) (*ve
 		return nil, err
 	}
 	if err := s.token.verify(a.ecdsa); err != nil {
-		return nil, refuseForged(err)
+		return nil, &forgedError{err}
 	}
 	return v, nil
 }
@@ -371,25 +387,19 @@ func readToken(tenant *Tenant, text string) (credential, error) {
 func (b *bearer) source() *Source { return b.by.Source }
 func (b *bearer) claimed() string { return b.token.Subject }
 
-func (b *bearer) cost() time.Duration {
-	cost := 500 * time.Microsecond
-	if b.token.Algorithm == "ES384" || b.token.Algorithm == "ES512" {
-		cost = 4 * time.Millisecond
-	}
-	if b.token.KeyID == "" {
-		cost *= jwt.MaxUnnamed
-	}
-	return cost
+// cost has a little for the reading, so that there is none that costs nothing.
+func (b *bearer) cost(now time.Time) time.Duration {
+	return 20*time.Microsecond + b.by.set().Price(b.token, b.by.Rules, now)
 }
 
-func (b *bearer) verify(ctx context.Context, _ *Authenticator, now time.Time) (*verified, error) {
+func (b *bearer) verify(ctx context.Context, a *Authenticator, now time.Time) (*verified, error) {
+	b.token.Verifier = a.tokens
 	keys := b.by.set() // before: what is verified with newer ones is merely verified again
 	claims, err := b.by.verify(ctx, b.token, now)
 	if err != nil {
 		refusal := refuseToken(err)
-		// A URL may yet have the key that is not known.
-		if errors.Is(err, &jwt.Error{Reason: jwt.BadSignature}) || errors.Is(err, jwt.ErrUnknownKey) && b.by.issuer == nil {
-			refusal = refuseForged(refusal)
+		if errors.Is(err, &jwt.Error{Reason: jwt.BadSignature}) || errors.Is(err, jwt.ErrUnknownKey) {
+			refusal = &forgedError{refusal}
 		}
 		return nil, refusal
 	}

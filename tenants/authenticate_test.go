@@ -2,10 +2,13 @@ package tenants
 
 import (
 	"context"
+	"crypto"
 	"crypto/rand"
 	"crypto/sha256"
+	"encoding/base64"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net/http"
 	"net/netip"
 	"strings"
@@ -751,23 +754,124 @@ func TestAFloodOfForgedCredentialsCostsABoundedTimeAndHoldsUpNobodyElse(t *testi
 			t.Errorf("%s: got %v, want %v", what, err, tc.want)
 		}
 	}
-	// Who names a wallet that is known and cannot prove it makes it no way around the budget.
-	claimed := func() string {
-		token := signToken(wallet, vectorSeconds+2)
-		return token[:66] + forged(vectorSeconds)[66:]
-	}
-	spent.Store(0)
-	for range 5000 {
-		_ = try(claimed(), attacker)
-	}
-	if n := uint32(spent.Load()); n > levels[0].after {
-		t.Errorf("5000 forged credentials of a known wallet cost %d verifications", n)
-	}
 	// A minute later it is forgotten.
 	later := authenticatorAt(then.Add(time.Minute), verifyECDSA)
 	later.suspects = auth.suspects
 	if later.suspects.suspect(attacker, then.Add(time.Minute)) {
 		t.Error("the network is still suspect")
+	}
+}
+
+func TestForgeriesInAWalletsNameLeaveItWhatItHas(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var forgeries, refused atomic.Int64
+		key, stranger := lnurl.NewSigningKey(), lnurl.NewSigningKey()
+		tenant := prepared(Source{Name: "auth", Kind: JWT, Namespace: "auth", Rules: from("https://a.example"),
+			Keys: []SourceKey{{ID: key.ID(), Public: key.Public().JSON(), State: jwt.Active}}})
+		auth := NewAuthenticator(AuthenticatorConfig{})
+		auth.tokens = func(alg string, key crypto.PublicKey, signed, sig []byte) bool {
+			good := jwt.VerifySignature(alg, key, signed, sig)
+			if !good {
+				forgeries.Add(1)
+			}
+			return good
+		}
+		here := netip.MustParseAddr("192.0.2.1") // the attacker's and the wallet's
+		try := func(token string) error {
+			_, err := auth.Authenticate(t.Context(), tenant, with("Bearer "+token), here)
+			return err
+		}
+		wallet := func(n int) string { // a new token each
+			return key.Sign("alice", "https://a.example", time.Now().Add(time.Duration(-n)*time.Second), 5*time.Minute)
+		}
+		forged := func(subject string) string { // with the key's kid, and of no key
+			token := key.Sign(subject, "https://a.example", time.Now(), time.Hour)
+			other := stranger.Sign(subject, "https://a.example", time.Now(), time.Hour)
+			return token[:strings.LastIndexByte(token, '.')] + other[strings.LastIndexByte(other, '.'):]
+		}
+		if err := try(wallet(0)); err != nil {
+			t.Fatal(err)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		var attack sync.WaitGroup
+		began := time.Now()
+		for n := range 40 {
+			subject := "alice"
+			if n%2 > 0 {
+				subject = fmt.Sprint("nobody ", n)
+			}
+			token := forged(subject)
+			attack.Go(func() {
+				for ctx.Err() == nil {
+					if errors.Is(try(token), ErrSuspect) {
+						refused.Add(1)
+					}
+					time.Sleep(5 * time.Millisecond) // as a network has it
+				}
+			})
+		}
+		time.Sleep(time.Second)
+		for n := range 48 {
+			if err := try(wallet(n + 1)); err != nil {
+				t.Errorf("the wallet's token %d: %v", n, err)
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		stop()
+		attack.Wait()
+		// Each budget has a second's worth at first, and then a second's each second.
+		per := float64(time.Second.Microseconds()) / 10 / 220
+		most := int64(2*per*(1+time.Since(began).Seconds())) + int64(levels[0].after) + 40
+		if n := forgeries.Load(); n > most || refused.Load() == 0 {
+			t.Errorf("%d forgeries were verified, %d at most may be; %d were not looked at", n, most, refused.Load())
+		}
+	})
+}
+
+func TestForgedTokensAtASourceWithAURLAreLimited(t *testing.T) {
+	t.Parallel()
+	for _, down := range []bool{false, true} {
+		synctest.Test(t, func(t *testing.T) {
+			var verifications atomic.Int64
+			keys := []*lnurl.SigningKey{lnurl.NewSigningKey(), lnurl.NewSigningKey(), lnurl.NewSigningKey(), lnurl.NewSigningKey()}
+			url := &issuerServer{}
+			url.set(false, keys...)
+			id := uuid.New()
+			source, err := jwt.NewSource(jwt.SourceConfig{Get: url.get})
+			if err != nil {
+				t.Fatal(err)
+			}
+			ctx, stop := context.WithCancel(t.Context())
+			var running sync.WaitGroup
+			source.Start(ctx, &running)
+			defer func() { stop(); running.Wait() }()
+			synctest.Wait()
+			url.set(down, keys...)
+			time.Sleep(time.Minute)
+			tenant := &Tenant{State: Active, Gate: Gate{State: GateOff}, Sources: []Source{{ID: id, Name: "auth", Kind: JWT, Rules: from("https://a.example"), JWKSURL: "https://a.example/keys"}}}
+			tenant.schemes = prepare(tenant, map[uuid.UUID]*jwt.Source{id: source}, slog.Default())
+			auth := NewAuthenticator(AuthenticatorConfig{})
+			auth.tokens = func(alg string, key crypto.PublicKey, signed, sig []byte) bool {
+				verifications.Add(1)
+				return jwt.VerifySignature(alg, key, signed, sig)
+			}
+			encode := base64.RawURLEncoding.EncodeToString
+			limited := 0
+			for n := range 2000 { // none has a kid, so each is tried with all keys
+				token := encode([]byte(`{"alg":"ES256"}`)) + "." + encode(fmt.Appendf(nil, `{"iss":"https://a.example","sub":"%d","exp":%d}`, n, time.Now().Unix()+60)) + "." + encode(make([]byte, 64))
+				_, err := auth.Authenticate(t.Context(), tenant, with("Bearer "+token), netip.MustParseAddr("192.0.2.1"))
+				if errors.Is(err, ErrSuspect) {
+					limited++
+				} else if down != errors.Is(err, ErrKeysUnavailable) {
+					t.Fatalf("token %d: %v", n, err)
+				}
+			}
+			// The first few, and then a tenth of a second's worth, at 200 µs a key.
+			if n := int(verifications.Load()); n > 4*int(levels[0].after)+600 || limited < 1800 {
+				t.Errorf("the URL is down: %v: 2000 forged tokens cost %d verifications, and %d were limited", down, n, limited)
+			}
+		})
 	}
 }
 

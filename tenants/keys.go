@@ -123,7 +123,7 @@ func (s *Service) revokeFetched(ctx context.Context, tx pgx.Tx, src *Source, kid
 			continue
 		}
 		found = true
-		if k.State == jwt.Revoked {
+		if k.State == jwt.Revoked || slices.Contains(src.revoked(), k.Thumbprint()) { // or twice in the set
 			continue
 		}
 		revoked := SourceKey{ID: k.ID(), Public: k.JWK(), State: jwt.Revoked}

@@ -1,6 +1,7 @@
 package tenants
 
 import (
+	"context"
 	"hash/maphash"
 	"net/netip"
 	"sync/atomic"
@@ -12,7 +13,9 @@ import (
 // suspects keeps floods of credentials that do not verify from taking the processor. A network that has sent several
 // in the last seconds is suspect: what else it sends is verified out of a budget that all suspects share. Wallets
 // share networks with others, so nobody is refused for the network alone: a credential that is in the cache costs
-// nothing, and one of a wallet that was verified a while ago is not held up (see [Authenticator]).
+// nothing, and one of a wallet that was verified a while ago is not counted (see [Authenticator]). Where forgeries
+// name such a wallet, its credentials cannot be told from them but by verifying all: they wait in line, each for its
+// part of a second budget, and none is refused unless the line is long.
 //
 // Networks are counted in two rows of a table of fixed size (2 MiB), each in one cell of each row, and the lower count
 // is believed: one is suspect by mistake only where others fail in both of its cells.
@@ -20,6 +23,7 @@ type suspects struct {
 	seed   maphash.Seed
 	cells  [2][suspectCells]atomic.Uint64 // the period in the upper half, the count in the lower one
 	budget *rate.Limiter                  // microseconds of arithmetic
+	line   *rate.Limiter                  // the same, for wallets that are known and disputed
 }
 
 const (
@@ -28,10 +32,20 @@ const (
 
 	// suspectBudget is what suspects may take, in microseconds a second: a tenth of a processor.
 	suspectBudget = 100_000
+
+	// maxLine is how long a credential waits in line at most.
+	maxLine = 2 * time.Second
+
+	// disputeLasts is how long after a forgery a wallet's credentials wait in line.
+	disputeLasts = 30 * time.Second
 )
 
 func newSuspects() *suspects {
-	return &suspects{seed: maphash.MakeSeed(), budget: rate.NewLimiter(suspectBudget, suspectBudget)}
+	return &suspects{
+		seed:   maphash.MakeSeed(),
+		budget: rate.NewLimiter(suspectBudget, suspectBudget),
+		line:   rate.NewLimiter(suspectBudget, suspectBudget),
+	}
 }
 
 // level is a size of network that is counted by itself.
@@ -107,4 +121,33 @@ func (s *suspects) failed(a netip.Addr, now time.Time) {
 // spend takes the cost of a verification out of the budget, or says that it is used up.
 func (s *suspects) spend(cost time.Duration, now time.Time) bool {
 	return s.budget.AllowN(now, int(cost.Microseconds()))
+}
+
+// wait waits until the line's budget has the cost, or says that the line is too long.
+func (s *suspects) wait(ctx context.Context, cost time.Duration, now time.Time) bool {
+	turn := s.line.ReserveN(now, int(cost.Microseconds()))
+	if !turn.OK() {
+		return false
+	}
+	delay := turn.DelayFrom(now)
+	if delay > maxLine {
+		turn.CancelAt(now)
+		return false
+	}
+	select {
+	case <-time.After(delay):
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// standing is what is remembered of a wallet that was verified.
+type standing struct{ lastForged atomic.Int64 } // in unix seconds
+
+func (s *standing) forged(now time.Time) { s.lastForged.Store(now.Unix()) }
+
+// disputed says whether somebody who was not the wallet has named it of late.
+func (s *standing) disputed(now time.Time) bool {
+	return now.Sub(time.Unix(s.lastForged.Load(), 0)) < disputeLasts
 }

@@ -38,6 +38,14 @@ var algorithms = []algorithm{
 	}},
 }
 
+// canonical is the name that an algorithm has here. RFC 9864 gave EdDSA on Ed25519 a second one.
+func canonical(name string) string {
+	if name == "Ed25519" {
+		return "EdDSA"
+	}
+	return name
+}
+
 // algorithmNamed is nil for one that there is not.
 func algorithmNamed(name string) *algorithm {
 	for i := range algorithms {
@@ -46,6 +54,14 @@ func algorithmNamed(name string) *algorithm {
 		}
 	}
 	return nil
+}
+
+// Verifier says whether sig is the signature of signed by this algorithm and key, which is a key for it.
+type Verifier func(alg string, key crypto.PublicKey, signed, sig []byte) bool
+
+// VerifySignature is the [Verifier] of tokens that name no other.
+func VerifySignature(alg string, key crypto.PublicKey, signed, sig []byte) bool {
+	return algorithmNamed(alg).verify(key, signed, sig)
 }
 
 func digest(hash crypto.Hash, signed []byte) []byte {

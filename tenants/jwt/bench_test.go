@@ -1,6 +1,8 @@
 package jwt
 
 import (
+	"bytes"
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -19,6 +21,33 @@ func BenchmarkVerify(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+// What a verification costs against its price. Between kinds of keys the ratio should be about the same.
+func BenchmarkPrice(b *testing.B) {
+	measure := func(name, alg string, k Key, sig []byte) {
+		b.Run(name, func(b *testing.B) {
+			for b.Loop() {
+				VerifySignature(alg, k.public, []byte("x.y"), sig)
+			}
+			b.ReportMetric(float64(b.Elapsed())/float64(b.N)/float64(k.price), "cost/price")
+		})
+	}
+	for _, alg := range []string{"ES256", "ES384", "ES512", "ES256K", "EdDSA"} {
+		measure(alg+"/good", alg, issuerOf(alg).key, issuerOf(alg).sign([]byte("x.y")))
+		measure(alg+"/forged", alg, issuerOf(alg).key, strangerOf(alg).sign([]byte("x.y")))
+	}
+	for _, size := range []int{2048, 3072, 4096} {
+		for _, e := range []string{"Aw", "AQAB", "f____w"} {
+			key, err := ParseKey([]byte(strings.Replace(rsaOf(size, ""), "AQAB", e, 1)))
+			if err != nil {
+				b.Fatal(err)
+			}
+			sig := bytes.Repeat([]byte{0x5a}, size/8)
+			measure(fmt.Sprintf("RS256/%d/e=%s", size, e), "RS256", key, sig)
+			measure(fmt.Sprintf("PS256/%d/e=%s", size, e), "PS256", key, sig)
+		}
 	}
 }
 

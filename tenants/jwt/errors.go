@@ -15,6 +15,8 @@ func (e *Error) Is(target error) bool {
 // what a look at the source of the keys could change.
 var ErrUnknownKey error = &Error{UnknownKey}
 
+var errBadSignature error = &Error{BadSignature}
+
 // ErrUnavailable: whether the token is good cannot be said now, since the URL of the keys did not answer, or
 // not with keys. It is not the wallet's fault.
 var ErrUnavailable error = &Error{Unavailable}
@@ -28,6 +30,7 @@ const (
 	BadForm      Reason = "form"
 	BadHeader    Reason = "header"
 	Extension    Reason = "extension"
+	BadType      Reason = "type"
 	BadAlgorithm Reason = "algorithm"
 	BadPayload   Reason = "payload"
 	BadSubject   Reason = "subject"
@@ -54,6 +57,7 @@ var texts = map[Reason]string{
 	BadForm:      "the token is not three parts of unpadded base64url, with dots between them",
 	BadHeader:    "the token's header is not a JSON object with an alg, whose members are all distinct and well-formed",
 	Extension:    `the token's header asks for an extension ("crit" or "b64"), and none are taken`,
+	BadType:      `the token is of a type (typ) that is not for access, as "logout+jwt" is: the app has to send an access token`,
 	BadAlgorithm: "the token's algorithm (alg) is not one that its source takes",
 	BadPayload:   "the token's payload is not a JSON object whose members are all distinct",
 	BadSubject:   "the token's subject (sub) is not a text of 1 to 255 characters",

@@ -12,6 +12,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math/big"
+	"math/bits"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -28,6 +29,7 @@ type Key struct {
 	id         string
 	thumbprint string
 	public     crypto.PublicKey
+	price      time.Duration // about what a verification costs
 }
 
 // State is what a key may do. A key that was just read is on standby.
@@ -63,6 +65,9 @@ func (k Key) Describe() string {
 	}
 	return k.fields.Kty + ", " + k.fields.Crv
 }
+
+// sameAs says whether both are one key, whatever they are called and for.
+func (k *Key) sameAs(other *Key) bool { return k.thumbprint == other.thumbprint }
 
 // JWK is the key in JSON, one text for one key, which [ParseKey] reads: nothing in it is secret.
 func (k Key) JWK() []byte { return k.fields.json() }
@@ -116,7 +121,7 @@ func (f fields) fit(a *algorithm) bool {
 
 const (
 	minRSABits = 2048
-	maxRSABits = 8192 // beyond, a verification costs too much
+	maxRSABits = 4096 // beyond, a verification costs too much
 )
 
 // refusal says what is wrong with a key, for whoever gave it: a sentence whose subject is the key.
@@ -127,6 +132,7 @@ func newKey(f fields) (Key, refusal) {
 	if n := utf8.RuneCountInString(f.Kid); n > 255 || strings.ContainsRune(f.Kid, 0) {
 		return Key{}, "has a kid of more than 255 characters or with a NUL"
 	}
+	f.Alg = canonical(f.Alg)
 	var public crypto.PublicKey
 	var bad refusal
 	switch f.Kty {
@@ -148,11 +154,30 @@ func newKey(f fields) (Key, refusal) {
 	if a := algorithmNamed(f.Alg); f.Alg != "" && (a == nil || !f.fit(a)) {
 		return Key{}, "has an algorithm (alg) that is not taken, or is not for keys of its type"
 	}
-	k := Key{State: Standby, fields: f, id: f.Kid, thumbprint: f.thumbprint(), public: public}
+	k := Key{State: Standby, fields: f, id: f.Kid, thumbprint: f.thumbprint(), public: public, price: priceOf(public, f.Crv)}
 	if k.id == "" {
 		k.id = k.thumbprint
 	}
 	return k, ""
+}
+
+// priceOf is about what a verification with the key costs, whether the signature is good or not: twice what was
+// measured on a server of 2024. What matters is how the prices compare: see BenchmarkPrice.
+func priceOf(public crypto.PublicKey, curve string) time.Duration {
+	if key, ok := public.(*rsa.PublicKey); ok {
+		size := float64(key.N.BitLen()) / 2048
+		products := bits.Len(uint(key.E)) + bits.OnesCount(uint(key.E)) // to square and multiply
+		return time.Duration(size * size * size * float64(30+3*products) * float64(time.Microsecond))
+	}
+	return curvePrices[curve]
+}
+
+var curvePrices = map[string]time.Duration{
+	"P-256":     200 * time.Microsecond,
+	"P-384":     1200 * time.Microsecond,
+	"P-521":     5300 * time.Microsecond,
+	"secp256k1": 270 * time.Microsecond,
+	"Ed25519":   120 * time.Microsecond,
 }
 
 func newRSA(f *fields) (crypto.PublicKey, refusal) {
@@ -165,12 +190,14 @@ func newRSA(f *fields) (crypto.PublicKey, refusal) {
 	n, e = bytes.TrimLeft(n, "\x00"), bytes.TrimLeft(e, "\x00")
 	f.N, f.E = encoding.EncodeToString(n), encoding.EncodeToString(e)
 	modulus, exponent := new(big.Int).SetBytes(n), new(big.Int).SetBytes(e)
-	switch bits := modulus.BitLen(); {
-	case bits < minRSABits:
+	switch size := modulus.BitLen(); {
+	case size < minRSABits:
 		return nil, "is an RSA key of fewer than 2048 bits, which is too weak"
-	case bits > maxRSABits:
-		return nil, "is an RSA key of more than 8192 bits, which is too slow"
-	case modulus.Bit(0) == 0, exponent.Bit(0) == 0, exponent.BitLen() < 2, exponent.BitLen() > 31:
+	case size > maxRSABits:
+		return nil, "is an RSA key of more than 4096 bits, which is too slow: use one of 2048 to 4096 bits"
+	case exponent.BitLen() > 31:
+		return nil, "is an RSA key whose exponent has more than 31 bits, which is too slow: use the usual one, 65537"
+	case modulus.Bit(0) == 0, exponent.Bit(0) == 0, exponent.BitLen() < 2:
 		return nil, "is an RSA key with an impossible modulus or exponent"
 	}
 	return &rsa.PublicKey{N: modulus, E: int(exponent.Int64())}, ""

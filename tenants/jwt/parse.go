@@ -343,7 +343,7 @@ func readDocument(document []byte) (keys []Key, skipped []*KeyError, err error) 
 }
 
 func compareKeys(a, b Key) int {
-	return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.thumbprint, b.thumbprint))
+	return cmp.Or(cmp.Compare(a.id, b.id), cmp.Compare(a.thumbprint, b.thumbprint), cmp.Compare(a.fields.Alg, b.fields.Alg))
 }
 
 // writeDocument is a JWKS of just these keys, and of nothing else that was in theirs.

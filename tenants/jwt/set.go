@@ -43,12 +43,25 @@ func (s *Set) Verify(token string, r Rules, now time.Time) (Claims, error) {
 
 // VerifyToken is Verify for a token that was parsed already.
 func (s *Set) VerifyToken(t *Token, r Rules, now time.Time) (Claims, error) {
-	for _, rule := range rules {
-		if reason := rule.refuses(t, r, now); reason != "" {
-			return Claims{}, &Error{reason}
+	if reason := t.refusal(r, now); reason != "" {
+		return Claims{}, &Error{reason}
+	}
+	return s.attempt(t, now).verify(t, r)
+}
+
+// Price is about what VerifyToken costs in arithmetic if the signature is by none of the keys; 0 where the token is
+// refused before any.
+func (s *Set) Price(t *Token, r Rules, now time.Time) (price time.Duration) {
+	if t.refusal(r, now) == "" {
+		for _, k := range s.attempt(t, now).keys {
+			price += k.price
 		}
 	}
-	k, reason := s.signer(t, now)
+	return price
+}
+
+func (a attempt) verify(t *Token, r Rules) (Claims, error) {
+	k, reason := a.signer(t)
 	if reason != "" {
 		return Claims{}, &Error{reason}
 	}
@@ -73,29 +86,34 @@ func (s *Set) Explain(t *Token, r Rules, now time.Time) []Check {
 	for _, rule := range rules {
 		checks = append(checks, Check{rule.name, asError(rule.refuses(t, r, now))})
 	}
-	_, reason := s.signer(t, now)
+	_, reason := s.attempt(t, now).signer(t)
 	return append(checks, Check{"signature", asError(reason)})
 }
 
 // MaxUnnamed is how many keys without a kid a set can use: as many as a token may cost that names none.
 const MaxUnnamed = 4
 
-// signer is the key of the set that has signed the token, or why there is none.
+// attempt is what it takes to find out which key has signed a token.
+type attempt struct {
+	keys   []*Key // to be tried, MaxUnnamed at most
+	reason Reason // why the token is not good, if it is by none of them
+}
+
+// attempt at a token with the keys of the set.
 //
 // A kid that a key has means that key alone. Otherwise the keys come into question that could be meant: all of
 // them where the token has no kid, and where it has one those that have none of their own.
-func (s *Set) signer(t *Token, now time.Time) (*Key, Reason) {
+func (s *Set) attempt(t *Token, now time.Time) attempt {
 	a := algorithmNamed(t.Algorithm)
 	if a == nil {
-		return nil, BadAlgorithm
+		return attempt{reason: BadAlgorithm}
 	}
 	if s == nil {
-		return nil, UnknownKey
+		return attempt{reason: UnknownKey}
 	}
 	known := t.KeyID != "" && s.has(t.KeyID)
 	reason := UnknownKey
-	var tries [MaxUnnamed]*Key
-	n := 0
+	keys := make([]*Key, 0, MaxUnnamed)
 	for i := range s.keys {
 		k := &s.keys[i]
 		if known && k.id != t.KeyID || !known && t.KeyID != "" && k.Named() {
@@ -107,21 +125,38 @@ func (s *Set) signer(t *Token, now time.Time) (*Key, Reason) {
 			}
 			continue
 		}
-		if n == MaxUnnamed {
-			return nil, NoKeyID
+		if slices.ContainsFunc(keys, k.sameAs) { // under two names, or for two algorithms
+			continue
 		}
-		tries[n] = k
-		n++
+		if len(keys) == MaxUnnamed {
+			return attempt{reason: NoKeyID}
+		}
+		keys = append(keys, k)
 	}
-	for _, k := range tries[:n] {
-		if a.verify(k.public, t.signed, t.signature) {
+	if known && len(keys) > 0 {
+		reason = BadSignature
+	}
+	return attempt{keys, reason}
+}
+
+// without is the attempt but for keys that were tried.
+func (a attempt) without(tried []*Key) attempt {
+	a.keys = slices.DeleteFunc(a.keys, func(k *Key) bool { return slices.ContainsFunc(tried, k.sameAs) })
+	return a
+}
+
+// signer is the key that has signed the token, or why there is none.
+func (a attempt) signer(t *Token) (*Key, Reason) {
+	verify := t.Verifier
+	if verify == nil {
+		verify = VerifySignature
+	}
+	for _, k := range a.keys {
+		if verify(t.Algorithm, k.public, t.signed, t.signature) {
 			return k, ""
 		}
 	}
-	if known && n > 0 {
-		reason = BadSignature
-	}
-	return nil, reason
+	return nil, a.reason
 }
 
 // same says whether both sets have the same keys in the same states.

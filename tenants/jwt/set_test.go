@@ -105,6 +105,37 @@ func TestATokenWithoutKidCostsFewTriesOrNone(t *testing.T) {
 	wantReason(t, "without kid by a revoked key", err, UnknownKey)
 }
 
+func TestAKeyUnderOneKidForTwoAlgorithmsIsKeptForBoth(t *testing.T) {
+	t.Parallel()
+	f := issuerOf("RS256").key.fields
+	f.Kid = "k1"
+	jwk := func(alg string) string { f.Alg = alg; return string(f.json()) }
+	document := []byte(`{"keys":[` + jwk("RS256") + "," + jwk("PS512") + "," + jwk("RS256") + `]}`)
+	s, err := NewSource(SourceConfig{Document: document})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if n := len(s.Set().Keys()); n != 2 {
+		t.Errorf("%d keys", n)
+	}
+	for alg, want := range map[string]Reason{"RS256": "", "PS512": "", "RS512": WrongKeyType} {
+		token := must(Parse(issuerOf(alg).named("k1").token(goodClaims)))
+		_, err := s.Set().VerifyToken(token, Standard(), now)
+		wantReason(t, alg, err, want)
+	}
+}
+
+func TestEd25519IsEdDSAByAnotherName(t *testing.T) {
+	t.Parallel()
+	i := issuerOf("EdDSA").named("k1")
+	rules := Standard()
+	for _, taken := range []bool{true, false} {
+		_, err := i.set().Verify(i.raw(`{"alg":"Ed25519","kid":"k1"}`, goodClaims), rules, now)
+		wantReason(t, "Ed25519", err, map[bool]Reason{false: BadAlgorithm}[taken])
+		rules.Algorithms = []string{"ES256"}
+	}
+}
+
 func TestAKeyForOneAlgorithmTakesNoOther(t *testing.T) {
 	t.Parallel()
 	for _, own := range Algorithms() {

@@ -27,7 +27,7 @@ const (
 	firstRetry = 30 * time.Second
 	lastRetry  = 15 * time.Minute
 
-	// Tokens with an unknown kid are worth one fetch in unknownPause, whoever sends how many. While that
+	// Tokens that no key at hand signed are worth one fetch in unknownPause, whoever sends how many. While that
 	// goes on at most maxWaiting requests wait for it, each at most maxWait.
 	unknownPause = 5 * time.Second
 	maxWait      = 2 * time.Second
@@ -145,10 +145,11 @@ func (s *Source) replace(keys []Key) {
 	s.set.Store(set)
 }
 
-// Verify is [Set.Verify] with the keys at hand. A token that none of them signed makes the source look for
-// newer ones, and waits a moment for them; such looks are rare, so that forged tokens cost nothing. Beyond the
-// errors of Set.Verify it fails with [ErrUnavailable], where there are no keys, or might be newer ones which
-// could not be had.
+// Verify is [Set.Verify] with the keys at hand. A token that none of them signed, or not the one that it names,
+// makes the source look for newer ones, and waits a moment for them: issuers replace keys under the same kid too. Such
+// looks are rare, and a key is tried once, so forged tokens gain little by it. Beyond the errors of Set.Verify it fails
+// with [ErrUnavailable], where there are no keys, or might be newer ones which could not be had; joined to that is what
+// the keys at hand said, if any was tried.
 func (s *Source) Verify(ctx context.Context, token string, r Rules) (Claims, error) {
 	t, err := Parse(token)
 	if err != nil {
@@ -159,14 +160,26 @@ func (s *Source) Verify(ctx context.Context, token string, r Rules) (Claims, err
 
 // VerifyToken is Verify for a token that was parsed already.
 func (s *Source) VerifyToken(ctx context.Context, t *Token, r Rules) (Claims, error) {
-	claims, err := s.set.Load().VerifyToken(t, r, s.cfg.Now())
-	if !errors.Is(err, ErrUnknownKey) {
+	if reason := t.refusal(r, s.cfg.Now()); reason != "" {
+		return Claims{}, &Error{reason}
+	}
+	keys := s.set.Load()
+	first := keys.attempt(t, s.cfg.Now())
+	claims, err := first.verify(t, r)
+	if !errors.Is(err, ErrUnknownKey) && !errors.Is(err, errBadSignature) {
 		return claims, err
 	}
 	if !s.refreshed(ctx) {
+		if len(first.keys) > 0 {
+			return Claims{}, errors.Join(ErrUnavailable, err)
+		}
 		return Claims{}, ErrUnavailable
 	}
-	return s.set.Load().VerifyToken(t, r, s.cfg.Now())
+	newer := s.set.Load()
+	if newer == keys {
+		return Claims{}, err
+	}
+	return newer.attempt(t, s.cfg.Now()).without(first.keys).verify(t, r)
 }
 
 // refreshed sees to it that the keys are as new as an unknown one can make them, and says whether they are.

@@ -2,6 +2,7 @@ package jwt
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"fmt"
 	"net/http"
@@ -286,6 +287,75 @@ func TestATokenWithoutKidMakesItLookForNewerKeysToo(t *testing.T) {
 	})
 }
 
+func TestAKeyThatWasReplacedUnderItsKidIsFetched(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var e endpoint
+		old, replaced := issuerOf("ES256").named("k1"), strangerOf("ES256").named("k1")
+		e.have([]issuer{old}, "Cache-Control", "max-age=86400")
+		s := start(t, SourceConfig{Get: e.get})
+		time.Sleep(time.Minute)
+		e.have([]issuer{replaced})
+		wantReason(t, "the new key", s.verifies(t, replaced), "")
+		wantReason(t, "the old key", s.verifies(t, old), BadSignature)
+		e.fail()
+		time.Sleep(time.Minute)
+		err := s.verifies(t, old)
+		if !errors.Is(err, ErrUnavailable) || !errors.Is(err, errBadSignature) {
+			t.Errorf("while the URL is down: %v", err)
+		}
+	})
+}
+
+func TestNoKeyIsTriedTwiceForOneToken(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		var e endpoint
+		var issuers []issuer
+		for range MaxUnnamed {
+			issuers = append(issuers, strangerOf("ES512"))
+		}
+		newer := strangerOf("ES512")
+		e.have(issuers)
+		s := start(t, SourceConfig{Get: e.get})
+		tries := func(by issuer, header string, want Reason) (n int) {
+			t.Helper()
+			token := must(Parse(by.raw(header, fmt.Sprintf(`{"sub":"alice","exp":%d}`, time.Now().Add(time.Minute).Unix()))))
+			price := s.Set().Price(token, Standard(), time.Now())
+			token.Verifier = func(alg string, key crypto.PublicKey, signed, sig []byte) bool {
+				n++
+				return VerifySignature(alg, key, signed, sig)
+			}
+			_, err := s.VerifyToken(t.Context(), token, Standard())
+			wantReason(t, header, err, want)
+			if want := MaxUnnamed * curvePrices["P-521"]; price != want {
+				t.Errorf("%s: the price is %v, want %v", header, price, want)
+			}
+			return n
+		}
+		for _, header := range []string{`{"alg":"ES512"}`, `{"alg":"ES512","kid":"unknown"}`} {
+			time.Sleep(time.Minute) // the URL is asked
+			if n := tries(strangerOf("ES512"), header, UnknownKey); n != MaxUnnamed {
+				t.Errorf("%s: %d verifications", header, n)
+			}
+			if n := tries(strangerOf("ES512"), header, UnknownKey); n != MaxUnnamed { // it is not
+				t.Errorf("%s, again: %d verifications", header, n)
+			}
+		}
+		// Of a set that has changed, the keys that are new are tried.
+		time.Sleep(time.Minute)
+		e.have(append(issuers[1:], newer))
+		if n := tries(newer, `{"alg":"ES512"}`, ""); n != MaxUnnamed+1 {
+			t.Errorf("after a change: %d verifications", n)
+		}
+		time.Sleep(time.Minute)
+		e.have(append(issuers[:MaxUnnamed-1:MaxUnnamed-1], newer))
+		if n := tries(strangerOf("ES512"), `{"alg":"ES512"}`, UnknownKey); n != MaxUnnamed+1 {
+			t.Errorf("forged after a change: %d verifications", n)
+		}
+	})
+}
+
 func TestForgedKidsCostOneFetchAPause(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
@@ -295,8 +365,11 @@ func TestForgedKidsCostOneFetchAPause(t *testing.T) {
 		s := start(t, SourceConfig{Get: e.get})
 		began := time.Now()
 		for n := 0; time.Since(began) < 20*unknownPause; n++ {
-			err := s.verifies(t, forger.named(fmt.Sprint("forged ", n)))
-			wantReason(t, "a forged kid", err, UnknownKey)
+			if n%2 == 0 {
+				wantReason(t, "a forged kid", s.verifies(t, forger.named(fmt.Sprint("forged ", n))), UnknownKey)
+			} else {
+				wantReason(t, "the kid of a key", s.verifies(t, forger.named("k1")), BadSignature)
+			}
 			time.Sleep(100 * time.Millisecond)
 		}
 		if n := len(e.fetches()); n > 21 || n < 19 {
@@ -316,7 +389,6 @@ func TestForgedKidsCostOneFetchAPause(t *testing.T) {
 			forger.named("x").token(`{"sub":"alice"}`),
 			forger.raw(`{"alg":"none","kid":"x"}`, goodClaims),
 			"x.y.z", strings.Repeat("x", 1<<20),
-			forger.named("k1").token(fmt.Sprintf(`{"sub":"alice","exp":%d}`, time.Now().Add(time.Hour).Unix())),
 		} {
 			if _, err := s.Verify(t.Context(), token, Standard()); err == nil || errors.Is(err, ErrUnknownKey) {
 				t.Errorf("got %v", err)

@@ -27,10 +27,12 @@ var lastTime = time.Date(9999, 12, 31, 23, 59, 59, 0, time.UTC)
 
 // Token is what [Parse] read. Nothing in it is proven.
 type Token struct {
-	Algorithm string // alg
+	Algorithm string // alg, by the name that it has in Algorithms
 	KeyID     string // kid; "" where there is none
 	Issuer    string // iss; "" where there is none, or no text
 	Subject   string // sub
+
+	Verifier Verifier // for tests, to count; nil: VerifySignature
 
 	expires                     time.Time
 	notBefore, issuer, audience []byte // in JSON; nil where they are not there
@@ -45,7 +47,8 @@ type Token struct {
 //
 // Of the header, alg and kid count. Keys that a token brings along or points at (jwk, jku, x5c, x5u) are not
 // looked at, however good they look: honest issuers send some of them, and to trust them would be to let
-// everybody sign. typ, cty and names that are not known mean nothing either.
+// everybody sign. cty and names that are not known mean nothing either; a typ that says that the token is not for access
+// is believed.
 func Parse(token string) (*Token, error) {
 	t := new(Token)
 	if reason := t.parse(token); reason != "" {
@@ -95,13 +98,17 @@ func (t *Token) parseHeader(header []byte) Reason {
 			if !ok {
 				return BadHeader
 			}
-			t.Algorithm = string(alg)
+			t.Algorithm = canonical(string(alg))
 		case "kid":
 			kid, ok := unquote(m.value)
 			if !ok {
 				return BadHeader
 			}
 			t.KeyID = string(kid)
+		case "typ":
+			if typ, ok := unquote(m.value); ok && isOtherType(string(typ)) {
+				return BadType
+			}
 		case "crit", "b64":
 			return Extension
 		}
@@ -110,6 +117,13 @@ func (t *Token) parseHeader(header []byte) Reason {
 		return BadHeader
 	}
 	return ""
+}
+
+// isOtherType says whether a typ is of tokens with a purpose of their own, as of logout+jwt, secevent+jwt and dpop+jwt
+// (RFC 8725 section 3.11). JWT says nothing, nor does a word that is no type of a JWT.
+func isOtherType(typ string) bool {
+	typ = strings.TrimPrefix(strings.ToLower(typ), "application/")
+	return strings.HasSuffix(typ, "+jwt") && typ != "at+jwt"
 }
 
 func (t *Token) parsePayload(payload []byte) Reason {
@@ -298,6 +312,16 @@ var rules = []struct {
 	{"iss", (*Token).refuseIssuer},
 	{"aud", (*Token).refuseAudience},
 	{"claims", (*Token).refuseClaims},
+}
+
+// refusal says why the token is not good, whoever signed it, or "".
+func (t *Token) refusal(r Rules, now time.Time) Reason {
+	for _, rule := range rules {
+		if reason := rule.refuses(t, r, now); reason != "" {
+			return reason
+		}
+	}
+	return ""
 }
 
 func (t *Token) refuseAlgorithm(r Rules, _ time.Time) Reason {

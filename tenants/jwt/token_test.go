@@ -97,6 +97,11 @@ func TestHostileTokensAreRefusedBeforeAnyArithmetic(t *testing.T) {
 		{"b64 is false", h(alg + `,"crit":["b64"],"b64":false}`), Extension},
 		{"b64 is false and not critical", h(alg + `,"b64":false}`), Extension},
 		{"b64 is true", h(alg + `,"b64":true}`), Extension},
+		{"typ of a logout token", h(alg + `,"typ":"logout+jwt"}`), BadType},
+		{"typ of a security event", h(alg + `,"typ":"secevent+jwt"}`), BadType},
+		{"typ of a proof of possession", h(alg + `,"typ":"dpop+jwt"}`), BadType},
+		{"typ of a request, in full and capitals", h(alg + `,"typ":"Application/OAuth-Authz-Req+JWT"}`), BadType},
+		{"typ of a logout token, escaped", h(alg + `,"typ":"logout\u002bjwt"}`), BadType},
 
 		// Algorithm.
 		{"alg none", part(`{"alg":"none"}`) + "." + payload + ".", BadAlgorithm},
@@ -220,6 +225,8 @@ func TestUnusualTokensThatAreGoodAreTaken(t *testing.T) {
 		{"with an empty kid", h(`{"alg":"ES256","kid":""}`), "alice"},
 		{"with an escaped header", h(`{"\u0061lg":"\u0045S256","kid":"\u006b1"}`), "alice"},
 		{"with typ of an access token", h(`{"typ":"at+jwt","cty":"x","alg":"ES256","kid":"k1"}`), "alice"},
+		{"with typ of an access token, in full", h(`{"typ":"application/at+jwt","alg":"ES256","kid":"k1"}`), "alice"},
+		{"with typ in small letters", h(`{"typ":"jwt","alg":"ES256","kid":"k1"}`), "alice"},
 		{"with typ that is no text", h(`{"typ":{},"alg":"ES256","kid":"k1"}`), "alice"},
 		{"with white space", i.raw(" { \"alg\" : \"ES256\",\r\n\t\"kid\": \"k1\" }\n", " {\"sub\" :\"alice\" ,\n\"exp\": 1700003600 } "), "alice"},
 		{"with what points at other keys", h(`{"alg":"ES256","kid":"k1","jku":"https://evil.example/","x5u":"https://evil.example/","jwk":{"kty":"oct"},"x5c":["AAAA"],"x5t":"x"}`), "alice"},
