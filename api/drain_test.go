@@ -142,7 +142,7 @@ func TestLoadBalancersSeeThatAServerStopsBeforeItDoes(t *testing.T) {
 	began := time.Now()
 	p.drain()
 	eventually(t, "/readyz says so", func() bool { return p.health(t, "/readyz").status == 503 })
-	p.health(t, "/readyz").want(t, 503, internal)
+	p.health(t, "/readyz").wantNotReady(t, "shutting down")
 	// Until then everybody is served, on old connections and new ones.
 	if a := p.health(t, "/livez"); a.status != 200 {
 		t.Error("/livez: HTTP ", a.status)

@@ -18,6 +18,7 @@ import (
 	"github.com/go-chi/cors"
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 
+	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/tenants"
 )
 
@@ -164,21 +165,47 @@ func allowBrowsers(next http.Handler) http.Handler {
 // livez: the process runs.
 func (s *Server) livez(w http.ResponseWriter, _ *http.Request) { _, _ = w.Write([]byte("ok\n")) }
 
-// readyz: calls can be served, so a load balancer may send some.
+// readyz: calls can be served, so a load balancer may send some. Else the answer is 503, and why in a line of text: no
+// more than a stranger may know, since the log says the rest.
 func (s *Server) readyz(w http.ResponseWriter, r *http.Request) {
+	err := s.ready(r.Context())
+	if err == nil {
+		_, _ = w.Write([]byte("ok\n"))
+		return
+	}
+	a := answerTo(err)
+	reason := a.message
+	switch {
+	case errors.Is(err, storage.ErrUnavailable):
+		reason = "the database is down, or must not be written to"
+	case errors.Is(err, context.DeadlineExceeded), errors.Is(err, storage.ErrTooLate):
+		reason = "the database does not answer in time"
+	}
+	a.status = http.StatusServiceUnavailable
+	rq := requestOf(r.Context())
+	rq.answer, rq.err = a, err
+	w.Header().Set("Content-Type", "text/plain; charset=utf-8")
+	w.Header().Set("Retry-After", "1")
+	w.WriteHeader(a.status)
+	_, _ = fmt.Fprintf(w, "not ready: %s (request %s)\n", reason, w.Header().Get(requestIDHeader))
+}
+
+func (s *Server) ready(ctx context.Context) (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("panic: %v\n%s", p, debug.Stack())
+		}
+	}()
 	if s.draining.Load() {
-		s.fail(w, r, errDraining)
-		return
+		return errDraining
 	}
-	if !s.cfg.Tenants.Loaded() {
-		s.fail(w, r, tenants.ErrNotLoaded)
-		return
-	}
-	ctx, cancel := context.WithTimeout(r.Context(), 2*time.Second)
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
 	if err := s.cfg.Ready(ctx); err != nil {
-		s.fail(w, r, err)
-		return
+		return err
 	}
-	_, _ = w.Write([]byte("ok\n"))
+	if !s.cfg.Tenants.Loaded() {
+		return tenants.ErrNotLoaded
+	}
+	return nil
 }

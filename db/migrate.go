@@ -30,6 +30,9 @@ var migrations embed.FS
 // too, be it only for a dump to end. So none waits for longer than lockTimeout: then its migration is undone,
 // and tried again until ctx ends.
 func Migrate(ctx context.Context, url string) (applied int, err error) {
+	if url == "" {
+		return 0, errNoURL
+	}
 	p, closeDB, err := provider(url)
 	if err != nil {
 		return 0, fmt.Errorf("migrate: %w", err)
@@ -39,6 +42,9 @@ func Migrate(ctx context.Context, url string) (applied int, err error) {
 		results, err := p.Up(ctx)
 		if err == nil {
 			return applied + len(results), nil
+		}
+		if _, ok := errors.AsType[*pgconn.ConnectError](err); ok {
+			return applied, fmt.Errorf("migrate: %w", explain(err, ""))
 		}
 		partial, ok := errors.AsType[*goose.PartialError](err)
 		if !ok {

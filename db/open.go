@@ -59,9 +59,12 @@ type Pool = pgxpool.Pool
 // the primary has (CONTRACT section 3). Statements are bounded on the server instead, and a connection that
 // is given up is closed at once, which the server notices.
 func Open(ctx context.Context, url string, role Role, maxConns int32) (*pgxpool.Pool, error) {
+	if url == "" { // pgx would take the local socket
+		return nil, errNoURL
+	}
 	cfg, err := pgxpool.ParseConfig(url)
 	if err != nil {
-		return nil, fmt.Errorf("database URL: %w", err) // pgx redacts the password
+		return nil, &SetupError{fmt.Sprintf("database URL: %v", err), err} // pgx redacts the password
 	}
 	switch {
 	case maxConns != 0:

@@ -145,6 +145,12 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 		return err
 	}
 	defer recordPool.Close()
+	// Another, so that /readyz is answered then, too.
+	probe, err := db.Open(ctx, databaseURL, db.RoleAPI, 2)
+	if err != nil {
+		return err
+	}
+	defer probe.Close()
 	governor := newGovernor(pool, recordPool, directory, log)
 	if err := governor.observe(otel.GetMeterProvider()); err != nil {
 		return err
@@ -162,7 +168,7 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 		return err
 	}
 	store := postgres.New(pool, postgres.Config{
-		MaxPageSize: f.MaxPageSize, AllowDataLoss: f.AllowDataLoss, Enter: governor.enter,
+		MaxPageSize: f.MaxPageSize, AllowDataLoss: f.AllowDataLoss, Probe: probe, Enter: governor.enter,
 	})
 	server, err := api.New(api.Config{
 		Store:          store,
@@ -188,16 +194,20 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 	var parts sync.WaitGroup
 	defer parts.Wait()
 	defer func() { stopBelow(); _ = ops.Close() }()
-	parts.Go(func() { directory.Run(below) })
-	parts.Go(func() { auth.Run(below) })
-	parts.Go(func() { logins.Run(below) })
-	parts.Go(func() { governor.run(below) })
 	parts.Go(func() {
 		if err := ops.Serve(l.Ops); !errors.Is(err, http.ErrServerClosed) {
 			stop(fmt.Errorf("ops listener: %w", err))
 		}
 	})
 	parts.Go(func() {
+		if err := awaitDatabase(below, probe, log); err != nil {
+			stop(err)
+			return
+		}
+		parts.Go(func() { directory.Run(below) })
+		parts.Go(func() { auth.Run(below) })
+		parts.Go(func() { logins.Run(below) })
+		parts.Go(func() { governor.run(below) })
 		for !directory.Loaded() {
 			select {
 			case <-below.Done():
@@ -214,11 +224,12 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 		if err := store.Check(checking); err != nil {
 			log.Error("not fit to serve", "error", err)
 		}
+		log.Info("serving")
 		if started != nil {
 			started()
 		}
 	})
-	log.Info("serving", "api", l.API.Addr().String(), "ops", l.Ops.Addr().String())
+	log.Info("listening", "api", l.API.Addr().String(), "ops", l.Ops.Addr().String())
 	if err := server.Serve(serving, l.API); err != nil {
 		return err
 	}
@@ -227,6 +238,29 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 		return cause
 	}
 	return nil
+}
+
+// awaitDatabase returns once the database can be used. While it is merely down it tries again, and says why every ten
+// seconds. It fails for what a person must put right, and with ctx.
+func awaitDatabase(ctx context.Context, pool *db.Pool, log *slog.Logger) error {
+	var told time.Time
+	for {
+		trying, cancel := context.WithTimeout(ctx, 10*time.Second)
+		err := db.Check(trying, pool)
+		cancel()
+		if _, wrong := errors.AsType[*db.SetupError](err); err == nil || wrong {
+			return err
+		}
+		if time.Since(told) > 10*time.Second && ctx.Err() == nil {
+			log.Error("not serving yet, trying again", "error", err)
+			told = time.Now()
+		}
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case <-time.After(200 * time.Millisecond):
+		}
+	}
 }
 
 // version is the program's, as the Go toolchain stamped it.

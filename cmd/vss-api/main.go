@@ -4,7 +4,7 @@ package main
 
 import (
 	"context"
-	"fmt"
+	"log/slog"
 	"os"
 	"os/signal"
 	"syscall"
@@ -24,18 +24,19 @@ func main() {
 	kong.Parse(&f, kong.Name("vss-api"), kong.Description(
 		"The VSS server for wallets. SIGTERM and ctrl-C drain it: every request that was read is answered.\n\n"+
 			"The standard OTEL_* variables switch on the export of traces and metrics."))
-	if err := run(f); err != nil {
-		fmt.Fprintln(os.Stderr, "vss-api:", err)
+	log := f.Log()
+	if err := run(f, log); err != nil {
+		log.Error("cannot serve", "error", err)
 		os.Exit(1)
 	}
 }
 
-func run(f flags) error {
+func run(f flags, log *slog.Logger) error {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	l, err := f.Listen()
 	if err != nil {
 		return err
 	}
-	return f.Run(ctx, f.DatabaseURL, l, f.Log(), nil)
+	return f.Run(ctx, f.DatabaseURL, l, log, nil)
 }

@@ -60,6 +60,9 @@ func (c authExplainCmd) Run(ctx context.Context, out output) error {
 		return err
 	}
 	defer pool.Close()
+	if err := db.Check(ctx, pool); err != nil {
+		return err
+	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
 	directory, err := tenants.NewDirectory(pool, tenants.DirectoryConfig{BaseDomain: c.BaseDomain, Fetch: c.client().Get, Log: log})
 	if err != nil {

@@ -107,6 +107,9 @@ func createDemo(ctx context.Context, url string, cfg tenants.ServiceConfig) erro
 		return err
 	}
 	defer pool.Close()
+	if err := db.Check(ctx, pool); err != nil {
+		return err
+	}
 	s, err := tenants.NewService(pool, cfg)
 	if err != nil {
 		return err

@@ -50,6 +50,9 @@ func (f tenantFlags) withConfig(ctx context.Context, cfg tenants.ServiceConfig, 
 		return err
 	}
 	defer pool.Close()
+	if err := db.Check(ctx, pool); err != nil {
+		return err
+	}
 	cfg.BaseDomain = f.BaseDomain
 	s, err := tenants.NewService(pool, cfg)
 	if err != nil {

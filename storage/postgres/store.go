@@ -28,6 +28,9 @@ type Config struct {
 	// rest at least.
 	Enter func(ctx context.Context, ks storage.Keyspace, kind Kind) (leave func(), err error)
 
+	// Probe is the pool that Check asks over, so that it is answered while calls hold all of theirs. Nil: the calls'.
+	Probe *pgxpool.Pool
+
 	// AllowDataLoss lets writes onto a server that may lose what it acknowledged: fsync, full_page_writes or
 	// synchronous_commit is off. Without it they are refused (CONTRACT section 6). For tests.
 	AllowDataLoss bool
@@ -62,6 +65,7 @@ const large = 8 << 20
 // may share the database.
 type Store struct {
 	pool        *pgxpool.Pool // made by db.Open, which explains its settings
+	probe       *pgxpool.Pool
 	queries     *dbgen.Queries
 	clock       clock
 	turns       turns
@@ -96,15 +100,18 @@ func New(pool *pgxpool.Pool, cfg Config) *Store {
 			}
 		}
 	}
+	if cfg.Probe == nil {
+		cfg.Probe = pool
+	}
 	return &Store{
-		pool: pool, queries: dbgen.New(), timeout: cfg.Timeout, maxPageSize: cfg.MaxPageSize, lossy: cfg.AllowDataLoss,
+		pool: pool, probe: cfg.Probe, queries: dbgen.New(), timeout: cfg.Timeout, maxPageSize: cfg.MaxPageSize, lossy: cfg.AllowDataLoss,
 		places: cfg.Enter,
 	}
 }
 
 // Check says whether the primary answers, and whether it may be written to.
 func (s *Store) Check(ctx context.Context) error {
-	conn, err := s.pool.Acquire(ctx)
+	conn, err := s.probe.Acquire(ctx)
 	if err != nil {
 		return translate(err)
 	}

@@ -119,7 +119,7 @@ func (p *Process) read(r *running, out io.ReadCloser) {
 		line, err := in.ReadBytes('\n')
 		r.tail.add(line)
 		p.output.Heard(p.Name, line)
-		if !known && bytes.Contains(line, []byte(`"msg":"serving"`)) {
+		if !known && bytes.Contains(line, []byte(`"msg":"listening"`)) {
 			var at struct{ API, Ops string }
 			if json.Unmarshal(line, &at) == nil {
 				r.api, r.ops, known = at.API, at.Ops, true
