@@ -315,7 +315,7 @@ func TestAPlatformWithoutADiskOrANetworkSaysSo(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.want(1, "not a directory", "dev", "--data-dir", filepath.Join(file, "data"))
-	s.want(1, "database", "dev", "--database-url", "postgres://nobody@127.0.0.1:1/none?connect_timeout=2")
+	s.want(1, "cannot reach the PostgreSQL at 127.0.0.1:1", "dev", "--database-url", "postgres://nobody@127.0.0.1:1/none?connect_timeout=2")
 }
 
 func TestHelpIsCompleteAndEndsWell(t *testing.T) {
