@@ -68,7 +68,10 @@ func (s *shell) walletOf(i byte) (*shell, string) {
 // reach waits until a tenant that was just made is served.
 func (s *shell) reach(base string) {
 	s.t.Helper()
-	eventually(s.t, func() bool { code, _, _ := s.run("get", "k", "--url", base); return code == 3 })
+	eventually(s.t, func() bool {
+		code, _, stderr := s.run("get", "k", "--url", base)
+		return code == 3 && strings.Contains(stderr, "no such key") // an unknown tenant is 3, too
+	})
 }
 
 // sql is what another process writes.
