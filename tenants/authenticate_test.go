@@ -224,7 +224,7 @@ type issuerServer struct {
 	fetched int
 }
 
-func (s *issuerServer) get(context.Context, string, http.Header) (egress.Response, error) {
+func (s *issuerServer) get(context.Context, uuid.UUID, string, http.Header) (egress.Response, error) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.fetched++
@@ -838,7 +838,9 @@ func TestForgedTokensAtASourceWithAURLAreLimited(t *testing.T) {
 			url := &issuerServer{}
 			url.set(false, keys...)
 			id := uuid.New()
-			source, err := jwt.NewSource(jwt.SourceConfig{Get: url.get})
+			source, err := jwt.NewSource(jwt.SourceConfig{Get: func(ctx context.Context, u string, h http.Header) (egress.Response, error) {
+				return url.get(ctx, uuid.Nil, u, h)
+			}})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -15,8 +15,8 @@ import (
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
 
-// Fetch gets what a tenant's URL names, as [egress.Client.Get] does.
-type Fetch func(ctx context.Context, url string, header http.Header) (egress.Response, error)
+// Fetch gets what a tenant's URL names, as [egress.Client.GetFor] does.
+type Fetch func(ctx context.Context, tenant uuid.UUID, url string, header http.Header) (egress.Response, error)
 
 // issuers are the key sets at tenants' URLs, each kept fresh by a goroutine of its own. A set outlives the
 // versions of its tenant, since to fetch it anew at every change would make wallets wait. It belongs to a
@@ -59,7 +59,7 @@ func (is *issuers) start(ctx context.Context) {
 func (is *issuers) follow(ctx context.Context, all []*Tenant) (map[uuid.UUID]*jwt.Source, error) {
 	next := map[uuid.UUID]*issuer{}
 	keys := map[uuid.UUID]*jwt.Source{}
-	var fresh []*Source
+	var fresh []ofTenant
 	for _, t := range all {
 		for i := range t.Sources {
 			src := &t.Sources[i]
@@ -68,7 +68,7 @@ func (is *issuers) follow(ctx context.Context, all []*Tenant) (map[uuid.UUID]*jw
 			}
 			known := is.bySource[src.ID]
 			if known == nil || known.url != src.JWKSURL {
-				fresh = append(fresh, src)
+				fresh = append(fresh, ofTenant{t.ID, src})
 				continue
 			}
 			known.keys.Revoke(src.revoked())
@@ -95,8 +95,14 @@ func (is *issuers) follow(ctx context.Context, all []*Tenant) (map[uuid.UUID]*jw
 	return keys, nil
 }
 
+// ofTenant is a source and whose it is.
+type ofTenant struct {
+	tenant uuid.UUID
+	*Source
+}
+
 // begin makes the sets of these sources, each with the last good keys that any instance got for it.
-func (is *issuers) begin(ctx context.Context, sources []*Source, into map[uuid.UUID]*issuer) error {
+func (is *issuers) begin(ctx context.Context, sources []ofTenant, into map[uuid.UUID]*issuer) error {
 	if len(sources) == 0 {
 		return nil
 	}
@@ -114,7 +120,11 @@ func (is *issuers) begin(ctx context.Context, sources []*Source, into map[uuid.U
 	}
 	for _, src := range sources {
 		cfg := jwt.SourceConfig{
-			URL: src.JWKSURL, Get: is.fetch, Document: documents[src.ID], Revoked: src.revoked(), Now: is.now,
+			URL: src.JWKSURL,
+			Get: func(ctx context.Context, url string, header http.Header) (egress.Response, error) {
+				return is.fetch(ctx, src.tenant, url, header)
+			},
+			Document: documents[src.ID], Revoked: src.revoked(), Now: is.now,
 			OnDocument: func(ctx context.Context, document []byte) error {
 				return is.save(ctx, src.ID, src.JWKSURL, document)
 			},

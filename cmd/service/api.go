@@ -133,7 +133,7 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 	directory, err := tenants.NewDirectory(directoryPool, tenants.DirectoryConfig{
 		BaseDomain: f.BaseDomain,
 		Saves:      pool,
-		Fetch:      egress.New(egress.Config{AllowPrivate: f.EgressAllowPrivate}).Get,
+		Fetch:      egress.New(egress.Config{AllowPrivate: f.EgressAllowPrivate}).GetFor,
 		Log:        log,
 	})
 	if err != nil {

@@ -64,7 +64,7 @@ func (c authExplainCmd) Run(ctx context.Context, out output) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	directory, err := tenants.NewDirectory(pool, tenants.DirectoryConfig{BaseDomain: c.BaseDomain, Fetch: c.client().Get, Log: log})
+	directory, err := tenants.NewDirectory(pool, tenants.DirectoryConfig{BaseDomain: c.BaseDomain, Fetch: c.client().GetFor, Log: log})
 	if err != nil {
 		return err
 	}
