@@ -16,7 +16,6 @@ import (
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"github.com/maypok86/otter/v2"
-	"golang.org/x/time/rate"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
 	"github.com/vss-cloud/vss-cloud/quota"
@@ -65,9 +64,8 @@ type Logins struct {
 	challenges *lnurl.Challenger // nil: no master key
 	opened     sync.Map          // signing keys by openedKey
 
-	places      *quota.Queue                     // in front of the pool
-	used        *otter.Cache[lnurl.K1, struct{}] // challenges that are known to be
-	knownBudget *rate.Limiter                    // as that of suspects, of those who name a wallet that is known
+	places *quota.Queue                     // in front of the pool
+	used   *otter.Cache[lnurl.K1, struct{}] // challenges that are known to be
 }
 
 // ErrNoMasterKey: there are tenants with LNURL-auth, and nothing to open their signing keys with.
@@ -87,7 +85,6 @@ func NewLogins(auth *Authenticator, cfg LoginsConfig) (*Logins, error) {
 		used: otter.Must(&otter.Options[lnurl.K1, struct{}]{
 			MaximumSize: usedMemory, ExpiryCalculator: otter.ExpiryWriting[lnurl.K1, struct{}](lnurl.DefaultChallengeLife),
 		}),
-		knownBudget: rate.NewLimiter(suspectBudget, suspectBudget),
 	}
 	if cfg.Pool != nil {
 		places := int(cfg.Pool.Config().MaxConns)

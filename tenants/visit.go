@@ -51,7 +51,7 @@ type visit struct {
 }
 
 // Admit implements [lnurl.Guard].
-func (v *visit) Admit(k1 lnurl.K1, subject string) error {
+func (v *visit) Admit(ctx context.Context, k1 lnurl.K1, subject string) error {
 	if _, used := v.used.GetIfPresent(k1); used {
 		return lnurl.ErrUsed
 	}
@@ -67,7 +67,7 @@ func (v *visit) Admit(k1 lnurl.K1, subject string) error {
 		return nil
 	}
 	// Whoever only names a wallet that is known takes nothing from strangers, nor they from it.
-	if v.known && v.knownBudget.AllowN(now, int(loginCost.Microseconds())) || !v.known && v.auth.suspects.spend(loginCost, now) {
+	if v.known && v.auth.suspects.wait(ctx, loginCost, now) || !v.known && v.auth.suspects.spend(loginCost, now) {
 		return nil
 	}
 	if v.refused == quota.NoReason {

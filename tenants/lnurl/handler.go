@@ -18,7 +18,7 @@ import (
 type Guard interface {
 	// Admit is asked before any arithmetic. Nothing is proven yet: the subject is who it says it is, in the form that
 	// [VerifyLogin] has it where it is a key at all.
-	Admit(k1 K1, subject string) error
+	Admit(ctx context.Context, k1 K1, subject string) error
 
 	// Use says whether this is the first use of k1, of all on every instance, and remembers it at least until
 	// it expires by the slowest of their clocks. Of many calls at once, one is the first. It is asked only after the
@@ -184,7 +184,7 @@ func (h *handler) verify(ctx context.Context, site *Site, l *login) (subject str
 	if err != nil {
 		return "", false, err
 	}
-	if err := site.Guard.Admit(l.k1, strings.ToLower(l.key)); err != nil {
+	if err := site.Guard.Admit(ctx, l.k1, strings.ToLower(l.key)); err != nil {
 		return "", false, err
 	}
 	subject, err = VerifyLogin(l.k1, l.sig, l.key)

@@ -28,7 +28,7 @@ type memory struct {
 	err   error
 }
 
-func (m *memory) Admit(K1, string) error { return nil }
+func (m *memory) Admit(context.Context, K1, string) error { return nil }
 
 func (m *memory) Use(_ context.Context, k1 K1, _ string, expires time.Time) (bool, error) {
 	m.mu.Lock()
@@ -566,7 +566,7 @@ func TestAFaultOfOursIsNotToldToTheWallet(t *testing.T) {
 // stuck is a [Guard] that answers nobody.
 type stuck struct{}
 
-func (stuck) Admit(K1, string) error { return nil }
+func (stuck) Admit(context.Context, K1, string) error { return nil }
 
 func (stuck) Use(ctx context.Context, _ K1, _ string, _ time.Time) (bool, error) {
 	<-ctx.Done()
