@@ -58,6 +58,20 @@ func Check(ctx context.Context, pool *Pool) error {
 	return nil
 }
 
+// HasSealedKeys says whether the database at url keeps keys that only a master key opens. It changes nothing.
+func HasSealedKeys(ctx context.Context, url string) (sealed bool, _ error) {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return false, explain(err, "")
+	}
+	defer conn.Close(ctx)
+	err = conn.QueryRow(ctx, `SELECT EXISTS (SELECT FROM public.source_keys WHERE sealed IS NOT NULL)`).Scan(&sealed)
+	if pg, ok := errors.AsType[*pgconn.PgError](err); ok && pg.Code == "42P01" { // undefined_table: not migrated yet
+		return false, nil
+	}
+	return sealed, err
+}
+
 // newest is the number of this program's last migration.
 func newest() (int64, error) {
 	names, err := fs.Glob(migrations, "migrations/*.sql")

@@ -9,6 +9,8 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"strings"
+	"syscall"
 	"time"
 
 	"github.com/vss-cloud/vss-cloud/cmd/service"
@@ -62,6 +64,13 @@ func (c devCmd) Run(ctx context.Context, out output) (err error) {
 		}
 		state = dir
 	}
+	if c.MasterKeyFile == "" {
+		c.MasterKeyFile = masterKeyFile(dir)
+	}
+	key, err := loadOrCreateKey(ctx, c.MasterKeyFile, url)
+	if err != nil {
+		return err
+	}
 	if _, err := db.Migrate(ctx, url); err != nil {
 		return err
 	}
@@ -69,17 +78,15 @@ func (c devCmd) Run(ctx context.Context, out output) (err error) {
 	if c.LNURLSharedURL == "" {
 		c.LNURLSharedURL = localURL(l.API.Addr().String())
 	}
-	if c.MasterKeyFile == "" {
-		c.MasterKeyFile = masterKeyFile(dir)
-	}
-	key, err := loadOrCreateKey(c.MasterKeyFile)
-	if err != nil {
-		return err
-	}
 	if err := createDemo(ctx, url, tenants.ServiceConfig{BaseDomain: c.BaseDomain, MasterKey: key, SharedLogins: true}); err != nil {
 		return err
 	}
-	err = c.API.Run(ctx, url, l, c.Log(), func() { c.welcome(out.w, l, state) })
+	leave, err := announce(dir, localURL(l.API.Addr().String()))
+	if err != nil {
+		return err
+	}
+	defer leave()
+	err = c.API.Run(ctx, url, l, c.Log(), func() { c.welcome(out.w, l, dir, state) })
 	if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, context.Canceled) {
 		err = errors.Join(cause, err)
 	}
@@ -89,10 +96,18 @@ func (c devCmd) Run(ctx context.Context, out output) (err error) {
 // masterKeyFile is where vssctl dev keeps its master key.
 func masterKeyFile(dataDir string) string { return filepath.Join(dataDir, "master.key") }
 
-func loadOrCreateKey(path string) (*masterkey.Key, error) {
+// loadOrCreateKey makes a key only for a database that needs none yet: with another one what is sealed there stays shut.
+func loadOrCreateKey(ctx context.Context, path, url string) (*masterkey.Key, error) {
 	key, err := masterkey.Load(path)
 	if !errors.Is(err, fs.ErrNotExist) {
 		return key, err
+	}
+	sealed, sealedErr := db.HasSealedKeys(ctx, url)
+	switch {
+	case sealedErr != nil:
+		return nil, sealedErr
+	case sealed:
+		return nil, fmt.Errorf("%w; keys in the database are sealed with it, and nothing was changed: bring it back from its copy, or say with --master-key-file (VSS_MASTER_KEY_FILE) where it is", err)
 	}
 	if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
 		return nil, err
@@ -126,8 +141,38 @@ func createDemo(ctx context.Context, url string, cfg tenants.ServiceConfig) erro
 	return err
 }
 
-// demoURL is where wallets on this machine reach the tenant demo of an API that listens on an address.
-func demoURL(listen string) string { return localURL(listen) + "/t/demo/vss" }
+// running is the file in the data directory by which other commands find a vssctl dev.
+func running(dataDir string) string { return filepath.Join(dataDir, "dev.running") }
+
+// announce tells other commands where this process serves, until leave.
+func announce(dataDir, url string) (leave func(), err error) {
+	if err := os.MkdirAll(dataDir, 0o700); err != nil { // with a database elsewhere
+		return nil, err
+	}
+	root, err := os.OpenRoot(dataDir) // it may be another user's, whose links must not lead us elsewhere
+	if err != nil {
+		return nil, err
+	}
+	name := filepath.Base(running(""))
+	text := fmt.Sprintf("%d\n%s\n", os.Getpid(), url)
+	return func() { _, _ = root.Remove(name), root.Close() }, root.WriteFile(name, []byte(text), 0o644)
+}
+
+// findRunning is where a vssctl dev on the data directory serves, or "".
+func findRunning(dataDir string) (url string) {
+	text, err := os.ReadFile(running(dataDir))
+	if err != nil {
+		return ""
+	}
+	var pid int
+	if _, err := fmt.Sscanf(string(text), "%d\n%s\n", &pid, &url); err != nil || errors.Is(syscall.Kill(pid, 0), syscall.ESRCH) {
+		return "" // it was killed
+	}
+	return url
+}
+
+// walletURL is the base URL of a tenant's wallets.
+func walletURL(platform, tenant string) string { return platform + "/t/" + tenant + "/vss" }
 
 // localURL is where programs on this machine reach an API that listens on an address.
 func localURL(listen string) string {
@@ -141,7 +186,14 @@ func localURL(listen string) string {
 	return "http://" + net.JoinHostPort(host, port)
 }
 
-func (c devCmd) welcome(w io.Writer, l service.Listeners, state string) {
+func (c devCmd) welcome(w io.Writer, l service.Listeners, dir, state string) {
+	var need string // so that other commands find this platform
+	if standard, err := embedded.DefaultDataDir(); err != nil || dir != standard {
+		need = "  export VSS_DATA_DIR='" + strings.ReplaceAll(dir, "'", `'\''`) + "'\n"
+	}
+	if c.DatabaseURL != "" {
+		need += "  export DATABASE_URL=...   # as here, for the operator's commands\n"
+	}
 	fmt.Fprintf(w, `
 vss-cloud is up.
 
@@ -152,10 +204,10 @@ vss-cloud is up.
 
 Store a value and read it back, in another shell:
 
-  %[4]s put --url %[1]s hello world
-  %[4]s get --url %[1]s hello
+%[7]s  %[4]s put hello world
+  %[4]s get hello
 
 Ctrl-C stops it and keeps the state.
 
-`, demoURL(l.API.Addr().String()), l.Ops.Addr(), state, os.Args[0], c.LNURLSharedURL, tenants.LoginPath)
+`, walletURL(localURL(l.API.Addr().String()), "demo"), l.Ops.Addr(), state, os.Args[0], c.LNURLSharedURL, tenants.LoginPath, need)
 }

@@ -21,7 +21,8 @@ import (
 
 // wallet is the flags of a call as a wallet makes it.
 type wallet struct {
-	URL     string        `name:"url" env:"VSS_URL" placeholder:"URL" help:"The tenant's base URL (that of the tenant demo at VSS_API_LISTEN: http://localhost:8080/t/demo/vss)."`
+	URL     string        `name:"url" env:"VSS_URL" placeholder:"URL" help:"The tenant's base URL (that of --tenant where a 'vssctl dev' runs on the data directory, else at VSS_API_LISTEN: http://localhost:8080/t/demo/vss)."`
+	Tenant  string        `default:"demo" placeholder:"SLUG" help:"The tenant, without --url (${default})."`
 	KeyFile string        `env:"VSS_WALLET_KEY_FILE" placeholder:"FILE" help:"The wallet's secret key, 64 hex digits; made if it does not exist (wallet.key in vss-cloud in the user's configuration directory)."`
 	Token   string        `env:"VSS_TOKEN" placeholder:"JWT" help:"A token instead of a key: the wallet is that of its sub. Better in VSS_TOKEN, which no list of processes shows."`
 	StoreID string        `name:"store-id" placeholder:"TEXT" help:"The contract's store_id (empty)."`
@@ -36,7 +37,14 @@ func (w wallet) with(ctx context.Context, do func(context.Context, *client.Clien
 	}
 	base := w.URL
 	if base == "" {
-		base = demoURL(cmp.Or(os.Getenv("VSS_API_LISTEN"), "127.0.0.1:8080"))
+		var platform string
+		if dir, err := (database{DataDir: os.Getenv("VSS_DATA_DIR")}).dataDir(); err == nil {
+			platform = findRunning(dir)
+		}
+		if platform == "" {
+			platform = localURL(cmp.Or(os.Getenv("VSS_API_LISTEN"), "127.0.0.1:8080"))
+		}
+		base = walletURL(platform, w.Tenant)
 	}
 	// A person waits: half a second of retries is enough to ride out a hiccup, and none mends a bad token.
 	c, err := client.New(client.Config{BaseURL: base, Auth: auth, Retry: client.Retry{MaxAttempts: 6, FailFast: true}})

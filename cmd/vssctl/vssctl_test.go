@@ -341,3 +341,50 @@ func TestHelpIsCompleteAndEndsWell(t *testing.T) {
 	s.want(2, "--memory", "dev", "--memory", "64")
 	s.want(2, "--max-page-size", "dev", "--max-page-size", "-5")
 }
+
+func TestOtherCommandsFindARunningPlatform(t *testing.T) {
+	t.Parallel()
+	s := newShell(t)
+	p := s.dev() // on another port and another data directory than the usual ones
+	s.want(0, "saved", "put", "hello", "world")
+	s.want(0, "^world$", "get", "hello")
+	s.want(0, "acme", "tenant", "create", "acme")
+	eventually(t, func() bool {
+		code, _, stderr := s.run("get", "hello", "--tenant", "acme")
+		return code == 3 && strings.Contains(stderr, "no such key")
+	})
+	p.stop(t, syscall.SIGKILL)
+	s.want(1, "", "get", "hello", "--timeout", "2s") // whatever it left says nothing now
+
+	p = s.dev()
+	s.want(0, "^world$", "get", "hello")
+	p.stop(t, syscall.SIGTERM)
+	if want := "export VSS_DATA_DIR='" + s.dataDir + "'\n"; !strings.Contains(p.printed.String(), want) {
+		t.Errorf("%q is not in\n%s", want, p.printed)
+	}
+}
+
+func TestALostMasterKeyIsNamedAndNothingIsChanged(t *testing.T) {
+	t.Parallel()
+	s := newShell(t)
+	s.dev().stop(t, syscall.SIGTERM)
+	key := filepath.Join(s.dataDir, "master.key")
+	if err := os.Rename(key, key+".away"); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		s.want(1, "master key file "+key+" is missing.*sealed with it.*--master-key-file", "dev")
+		for _, left := range []string{"master.key", "dev.running", "pg/postmaster.pid", "run/.s.PGSQL.5432.lock"} {
+			if _, err := os.Stat(filepath.Join(s.dataDir, left)); !os.IsNotExist(err) {
+				t.Errorf("it leaves %s (%v)", left, err)
+			}
+		}
+		if text, err := os.ReadFile(filepath.Join(s.dataDir, "lock")); err != nil || len(text) > 0 {
+			t.Errorf("the lock still names %q (%v)", text, err)
+		}
+	}
+	if err := os.Rename(key+".away", key); err != nil {
+		t.Fatal(err)
+	}
+	s.dev()
+}
