@@ -417,8 +417,13 @@ func refuseToken(err error) error {
 	return err
 }
 
+// LoginGrace is how long past its exp a token of a login is taken. Clients replace one a minute before that by the device's
+// clock, and never when they are refused (CONTRACT section 4.3): without it, a wallet whose clock is some minutes behind
+// could not save its channels until its clock gets there, at the end of each token.
+const LoginGrace = 10 * time.Minute
+
 // loginRules are those of the tokens that we issue to the wallets of an LNURL source.
 func loginRules(source uuid.UUID) jwt.Rules {
 	issuer := source.URN()
-	return jwt.Rules{Issuer: &issuer, AudienceRule: jwt.AnyAudience, Algorithms: []string{"ES256"}}
+	return jwt.Rules{Issuer: &issuer, AudienceRule: jwt.AnyAudience, Algorithms: []string{"ES256"}, Grace: LoginGrace}
 }

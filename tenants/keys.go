@@ -193,7 +193,7 @@ func (s *Service) RotateKey(ctx context.Context, actor audit.Actor, slug, source
 				k.State, k.Until = jwt.Revoked, time.Time{}
 			case !revoke && k.State == jwt.Active:
 				// It still signs for a moment, clocks differ, and the life of tokens may have been longer before.
-				k.State, k.Until = jwt.Retired, now.Add(keySettles+MaxTokenLife+5*time.Minute)
+				k.State, k.Until = jwt.Retired, now.Add(keySettles+MaxTokenLife+LoginGrace+5*time.Minute)
 			default:
 				continue
 			}

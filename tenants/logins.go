@@ -250,7 +250,7 @@ func (l *Logins) signer(t *Tenant, src *Source) (*lnurl.SigningKey, error) {
 			return l.open(t, k)
 		case k.State == jwt.Active && active == nil:
 			active = k
-		case k.State == jwt.Retired && retired == nil && now.Add(src.TokenLife+time.Minute).Before(k.Until):
+		case k.State == jwt.Retired && retired == nil && now.Add(src.TokenLife+LoginGrace+time.Minute).Before(k.Until):
 			retired = k
 		}
 	}

@@ -86,9 +86,13 @@ func TestATokenOfARotatedKeyVerifiesUntilItEndsAndOneOfARevokedKeyNoMore(t *test
 	if err := try(before); err != nil {
 		t.Error(err)
 	}
-	now.forward(keySettles + 10*time.Minute)
+	now.forward(keySettles + LoginGrace)
+	if err := try(before); err != nil {
+		t.Error("within the grace: ", err)
+	}
+	now.forward(2 * time.Minute)
 	wantAuthError(t, try(before), (&jwt.Error{Reason: jwt.Expired}).Error())
-	now.forward(MaxTokenLife)
+	now.forward(MaxTokenLife + LoginGrace)
 	if n := published(); n != 1 {
 		t.Errorf("%d keys are published", n)
 	}
@@ -262,11 +266,11 @@ func TestAKeyThatWasRetiredSignsNoTokensThatOutliveIt(t *testing.T) {
 		now.forward(time.Hour)
 		s := site(t, logins, p.known(t, "acme"))
 		token := s.Key.Sign("alice", s.Issuer, now.now(), s.Life)
-		now.forward(s.Life)
+		now.forward(s.Life + LoginGrace)
 		if _, err := logins.auth.Authenticate(t.Context(), p.known(t, "acme"), with("Bearer "+token), netip.Addr{}); err != nil {
 			t.Fatal(err)
 		}
-		now.forward(-s.Life)
+		now.forward(-s.Life - LoginGrace)
 	}
 	if site(t, logins, p.known(t, "acme")).Key.ID() == old {
 		t.Error("the retired key signs for ever")

@@ -191,6 +191,10 @@ type Rules struct {
 	// CheckNotBefore makes nbf count, where a token has one.
 	CheckNotBefore bool
 
+	// Grace is how long past exp a token is taken, beside what clocks may differ: for an issuer whose clients go by their
+	// own clocks to replace it.
+	Grace time.Duration
+
 	// Algorithms that are taken, of [Algorithms].
 	Algorithms []string
 
@@ -275,7 +279,7 @@ func (e *RulesError) Error() string { return e.Reason }
 // Claims are what a verified token says.
 type Claims struct {
 	Subject   string
-	Expires   time.Time // at most the end of year 9999
+	Expires   time.Time // with the rules' grace
 	NotBefore time.Time // zero where the rules do not ask for it, or the token has none
 	KeyID     string    // of the key that signed it, see [Key.ID]
 	KeyUntil  time.Time // when that key, if it is retired, ceases to verify; else zero
@@ -331,8 +335,8 @@ func (t *Token) refuseAlgorithm(r Rules, _ time.Time) Reason {
 	return ""
 }
 
-func (t *Token) refuseExpired(_ Rules, now time.Time) Reason {
-	if expired(t.expires, now) {
+func (t *Token) refuseExpired(r Rules, now time.Time) Reason {
+	if expired(t.expires.Add(r.Grace), now) {
 		return Expired
 	}
 	return ""
@@ -411,7 +415,7 @@ func (t *Token) refuseClaims(r Rules, _ time.Time) Reason {
 
 // claims of a token that its rules do not refuse.
 func (t *Token) claims(r Rules) Claims {
-	c := Claims{Subject: t.Subject, Expires: t.expires}
+	c := Claims{Subject: t.Subject, Expires: t.expires.Add(r.Grace)}
 	if r.CheckNotBefore && t.notBefore != nil {
 		c.NotBefore, _ = seconds(t.notBefore)
 	}
