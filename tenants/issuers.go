@@ -35,7 +35,7 @@ type issuers struct {
 }
 
 type issuer struct {
-	url  string
+	url  egress.URL
 	keys *jwt.Source
 	stop context.CancelFunc // nil while it does not run
 }
@@ -120,13 +120,13 @@ func (is *issuers) begin(ctx context.Context, sources []ofTenant, into map[uuid.
 	}
 	for _, src := range sources {
 		cfg := jwt.SourceConfig{
-			URL: src.JWKSURL,
+			URL: string(src.JWKSURL),
 			Get: func(ctx context.Context, url string, header http.Header) (egress.Response, error) {
 				return is.fetch(ctx, src.tenant, url, header)
 			},
 			Document: documents[src.ID], Revoked: src.revoked(), Now: is.now,
 			OnDocument: func(ctx context.Context, document []byte) error {
-				return is.save(ctx, src.ID, src.JWKSURL, document)
+				return is.save(ctx, src.ID, string(src.JWKSURL), document)
 			},
 		}
 		keys, err := jwt.NewSource(cfg)

@@ -2,6 +2,7 @@ package tenants
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/http/httptest"
@@ -15,6 +16,7 @@ import (
 
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/tenants/egress"
+	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
 )
 
@@ -67,4 +69,41 @@ func TestAnotherTenantsDeadIssuerHoldsUpNoRotation(t *testing.T) {
 	rotated.Store(true)
 	time.forward(stdtime.Minute)
 	eventually(t, "the new key is fetched", func() bool { return accepted(fresh) })
+}
+
+func TestASecretInTheURLOfAKeySetIsUsedAndNotShown(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	_, err := p.service.AddSource(t.Context(), root, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from("a"), JWKSURL: "https://user:s3cret@a.example/keys"})
+	wantInvalid(t, err, "jwks_url")
+	if strings.Contains(err.Error(), "s3cret") {
+		t.Error(err)
+	}
+	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from("a"), JWKSURL: "https://a.example/keys?apikey=s3cret-1"})
+	rows := p.audited(t)
+	done(t)(p.service.SetSource(t.Context(), root, "acme", "auth", SourceChange{JWKSURL: ptr("https://a.example/keys?apikey=s3cret-2")}))
+	if p.audited(t) != rows+1 {
+		t.Error("the change of a secret is not in the audit log")
+	}
+	_, err = p.service.AddKeys(t.Context(), root, "acme", "auth", jwks(lnurl.NewSigningKey()), jwt.Active)
+	if err == nil || strings.Contains(err.Error(), "s3cret") || !strings.Contains(err.Error(), "https://a.example/keys?apikey=***") {
+		t.Errorf("got %v", err)
+	}
+	if n := query[int](t, p, "SELECT count(*) FROM audit_log WHERE detail::text LIKE '%s3cret%'"); n != 0 {
+		t.Errorf("%d rows of the audit log have the secret", n)
+	}
+
+	var fetched atomic.Value
+	d := newDirectory(t, open(t, p.url, db.RoleAPI), DirectoryConfig{
+		Fetch: func(_ context.Context, _ uuid.UUID, url string, _ http.Header) (egress.Response, error) {
+			fetched.Store(url)
+			return egress.Response{}, errors.New("down")
+		}})
+	run(t, d)
+	eventually(t, "the whole URL is fetched", func() bool { return fetched.Load() == "https://a.example/keys?apikey=s3cret-2" })
+	e := NewAuthenticator(AuthenticatorConfig{}).Explain(t.Context(), find1(t, d, "acme"), with(bearerOf(lnurl.NewSigningKey(), "a", "alice")))
+	if text := fmt.Sprint(e.Checks); strings.Contains(text, "s3cret") || !strings.Contains(text, "apikey=***") {
+		t.Errorf("explained as %s", text)
+	}
 }

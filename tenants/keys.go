@@ -36,7 +36,7 @@ func (s *Service) AddKeys(ctx context.Context, actor audit.Actor, slug, source s
 		case src.Kind != JWT:
 			return &InvalidError{"source", "its keys are not given by people"}
 		case src.JWKSURL != "":
-			return &InvalidError{"source", "its keys are at " + src.JWKSURL + ": add them there"}
+			return &InvalidError{"source", "its keys are at " + src.JWKSURL.String() + ": add them there"}
 		case len(src.Keys)+len(keys) > maxSourceKeys:
 			return &InvalidError{"keys", fmt.Sprintf("are too many: a source can have %d, revoked ones included", maxSourceKeys)}
 		}
@@ -111,7 +111,7 @@ func (s *Service) SetKey(ctx context.Context, actor audit.Actor, slug, source, k
 // several: an issuer may give one kid to keys of different types, or to one after the other.
 func (s *Service) revokeFetched(ctx context.Context, tx pgx.Tx, src *Source, kid string, state jwt.State) error {
 	if state != jwt.Revoked {
-		return &InvalidError{"state", "this source's keys are at " + src.JWKSURL + ": only revoking overrules that"}
+		return &InvalidError{"state", "this source's keys are at " + src.JWKSURL.String() + ": only revoking overrules that"}
 	}
 	keys, err := src.fetchedKeys(ctx, tx)
 	if err != nil {

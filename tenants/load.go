@@ -10,6 +10,7 @@ import (
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
 	"github.com/vss-cloud/vss-cloud/quota"
+	"github.com/vss-cloud/vss-cloud/tenants/egress"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
 
@@ -158,7 +159,7 @@ func sourceOf(row dbgen.CredentialSource, keys []SourceKey) Source {
 		}
 		s.FormerIssuers = row.FormerIssuers
 		s.ByKeyID = row.ByKid
-		s.JWKSURL = orZero(row.JwksUrl)
+		s.JWKSURL = egress.URL(orZero(row.JwksUrl))
 	case LNURL:
 		s.Rules = loginRules(row.ID)
 		s.Host = orZero(row.Host)

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
 	"github.com/vss-cloud/vss-cloud/tenants/audit"
+	"github.com/vss-cloud/vss-cloud/tenants/egress"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
 
@@ -144,7 +145,7 @@ func (s *Service) newSource(n NewSource) (*Source, []jwt.Key, error) {
 		src.Host = asStored(n.Host)
 	case JWT:
 		src.Namespace = "jwt:" + n.Name
-		src.Rules, src.JWKSURL, src.ByKeyID = n.Rules, n.JWKSURL, n.ByKeyID
+		src.Rules, src.JWKSURL, src.ByKeyID = n.Rules, egress.URL(n.JWKSURL), n.ByKeyID
 		if err := checkRules(n.Rules); err != nil {
 			return nil, nil, err
 		}
@@ -313,7 +314,7 @@ func (s *Service) applyChange(src *Source, c SourceChange) error {
 		if err := s.checkURL(*c.JWKSURL); err != nil {
 			return err
 		}
-		src.JWKSURL = *c.JWKSURL
+		src.JWKSURL = egress.URL(*c.JWKSURL)
 	}
 	return checkRules(*r)
 }
@@ -354,7 +355,7 @@ func insertSource(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, src *Source)
 		TenantID: tenant, Name: src.Name, Kind: string(src.Kind), Namespace: src.Namespace,
 		Issuer: r.Issuer, AudienceRule: string(r.AudienceRule), Audiences: orEmpty(r.Audiences),
 		CheckNotBefore: r.CheckNotBefore, Algorithms: orEmpty(r.Algorithms), Claims: claimsOf(r), ByKid: src.ByKeyID,
-		JwksUrl: orNil(src.JWKSURL), Host: orNil(src.Host),
+		JwksUrl: orNil(string(src.JWKSURL)), Host: orNil(src.Host),
 	})
 	return err
 }
@@ -374,7 +375,7 @@ func updateSource(ctx context.Context, tx pgx.Tx, src *Source, remove bool) erro
 	return dbgen.New().UpdateCredentialSource(ctx, tx, dbgen.UpdateCredentialSourceParams{
 		ID: src.ID, WindowSeconds: int32(window / time.Second), TokenSeconds: int32(life / time.Second),
 		Issuer: r.Issuer, AudienceRule: string(r.AudienceRule), Audiences: orEmpty(r.Audiences),
-		CheckNotBefore: r.CheckNotBefore, Algorithms: orEmpty(r.Algorithms), Claims: claimsOf(r), ByKid: src.ByKeyID, JwksUrl: orNil(src.JWKSURL),
+		CheckNotBefore: r.CheckNotBefore, Algorithms: orEmpty(r.Algorithms), Claims: claimsOf(r), ByKid: src.ByKeyID, JwksUrl: orNil(string(src.JWKSURL)),
 		FormerIssuers: orEmpty(src.FormerIssuers), Removed: remove,
 	})
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/vss-cloud/vss-cloud/quota"
+	"github.com/vss-cloud/vss-cloud/tenants/egress"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
 
@@ -85,7 +86,7 @@ type Source struct {
 	ByKeyID bool
 
 	// JWKSURL is where the keys of a JWT source are; empty: they are Keys.
-	JWKSURL string
+	JWKSURL egress.URL
 
 	// Host is that of an LNURL source's auth URL, for ever: wallets derive their keys from it. Empty: the one
 	// that tenants share, for development.

@@ -215,7 +215,7 @@ type sourceSetCmd struct {
 
 func (c sourceSetCmd) Run(ctx context.Context, out output) error {
 	if c.JWKSURL != nil {
-		err := c.ask("From now on whoever answers for %s says who a wallet of source %q of tenant %s is.", *c.JWKSURL, c.Name, c.Tenant)
+		err := c.ask("From now on whoever answers for %s says who a wallet of source %q of tenant %s is.", egress.URL(*c.JWKSURL), c.Name, c.Tenant)
 		if err != nil {
 			return err
 		}
@@ -308,7 +308,7 @@ func viewSource(s *tenants.Source) sourceView {
 		r := &s.Rules
 		v.Issuer, v.AudienceRule, v.Audiences = r.Issuer, r.AudienceRule, r.Audiences
 		v.Claims = r.Claims
-		v.CheckNotBefore, v.Algorithms, v.ByKid, v.JWKSURL = &r.CheckNotBefore, r.Algorithms, s.ByKeyID, s.JWKSURL
+		v.CheckNotBefore, v.Algorithms, v.ByKid, v.JWKSURL = &r.CheckNotBefore, r.Algorithms, s.ByKeyID, s.JWKSURL.String()
 	case tenants.LNURL:
 		v.Issuer, v.Host, v.TokenSeconds = s.Rules.Issuer, &s.Host, int(s.TokenLife/time.Second)
 	}
