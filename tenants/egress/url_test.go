@@ -24,10 +24,10 @@ func TestAURLIsShownWithoutTheValuesOfItsQuery(t *testing.T) {
 		var log strings.Builder
 		slog.New(slog.NewJSONHandler(&log, nil)).Info("", "url", url)
 		slog.New(slog.NewTextHandler(&log, nil)).Info("", "url", url)
-		if got := fmt.Sprintf("%s", url); got != want {
+		if got := url.String(); got != want {
 			t.Errorf("%q is shown as %q, want %q", string(url), got, want)
 		}
-		if strings.Contains(string(text)+log.String()+fmt.Sprintf("%v %q", url, url), "secret") {
+		if strings.Contains(string(text)+log.String()+fmt.Sprintf("%v %q %s", url, url, url), "secret") {
 			t.Errorf("%s %s", text, &log)
 		}
 	}
