@@ -34,6 +34,10 @@ test: ## All Go tests, and those of storage on the oldest PostgreSQL that we sup
 	$(GO_TEST) -timeout 20m ./...
 	VSS_TEST_POSTGRES=$(OLDEST_PG) $(GO_TEST) -timeout 20m ./storage/...
 
+.PHONY: docs-test
+docs-test: ## What README says to run, run word for word
+	$(GO_TEST) -count=1 .
+
 .PHONY: race
 race: ## The same with the race detector
 	CGO_ENABLED=1 $(MAKE) --no-print-directory test GO_TEST="$(GO_TEST) -race"
