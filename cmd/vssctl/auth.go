@@ -13,6 +13,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/vss-cloud/vss-cloud/cmd/cli"
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/tenants"
 )
@@ -28,14 +29,14 @@ var errRefused = errors.New("these credentials are refused")
 type authExplainCmd struct {
 	tenantFlags
 	egressFlags
-	Tenant        string `required:"" placeholder:"SLUG" help:"The tenant."`
+	Tenant        string `arg:"" help:"The tenant."`
 	Token         string `required:"" placeholder:"-" help:"Always -: the value of the Authorization header, or a JWT alone, is read from standard input, to be in no shell's history. It is never printed."`
 	ClientKeyFile string `type:"path" placeholder:"FILE" help:"Where the client key is, if the wallet sends one."`
 }
 
 func (c authExplainCmd) Run(ctx context.Context, out output) error {
 	if c.Token != "-" {
-		return fmt.Errorf("%w: give --token - and the token on standard input", errUsage)
+		return fmt.Errorf("%w: give --token - and the token on standard input", cli.ErrUsage)
 	}
 	credential, err := readCredential(os.Stdin)
 	if err != nil {
@@ -121,7 +122,7 @@ func readCredential(r io.Reader) (string, error) {
 	}
 	switch {
 	case credential == "":
-		return "", fmt.Errorf("%w: there is nothing on standard input", errUsage)
+		return "", fmt.Errorf("%w: there is nothing on standard input", cli.ErrUsage)
 	case strings.Contains(credential, ".") && !strings.Contains(credential, " "):
 		credential = "Bearer " + credential
 	}

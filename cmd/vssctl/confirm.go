@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"os"
 	"strings"
+
+	"github.com/vss-cloud/vss-cloud/cmd/cli"
 )
 
 // confirm is the flag of a change that can cut wallets off, or hand them to others.
@@ -30,5 +32,5 @@ func (c confirm) ask(format string, args ...any) error {
 			return errNotConfirmed
 		}
 	}
-	return fmt.Errorf("%w: %s If that is wanted, say --yes", errUsage, will)
+	return fmt.Errorf("%w: %s If that is wanted, say --yes", cli.ErrUsage, will)
 }

@@ -238,7 +238,7 @@ func rules(t *testing.T, s *shell, tenant, base string) {
 	set(0, `any aud, client_id "app1", token_use "access"`, "--any-audience", "--claim", "client_id=app1", "--claim", "token_use=access")
 	answers(t, 200, base, cognito("app1"))
 	answers(t, 401, base, cognito("app2"))
-	s.with(cognito("app2")).want(5, "FAILED +claims +.*asks for", "auth", "explain", "--tenant", tenant, "--token", "-")
+	s.with(cognito("app2")).want(5, "FAILED +claims +.*asks for", "auth", "explain", tenant, "--token", "-")
 	set(2, "the claim aud has a rule of its own", "--claim", "aud=x")
 	set(2, "NAME=TEXT", "--claim", "client_id")
 	set(2, "twice", "--claim", "a=1", "--claim", "a=2")
@@ -301,7 +301,7 @@ func fetchedKeys(t *testing.T, s *shell, tenant, base string) {
 	wallet := func(i *issuer) string { return i.token(t, map[string]any{"sub": "w"}) }
 	explain := func(code int, match string, i *issuer) {
 		t.Helper()
-		s.with(wallet(i)).want(code, match, "auth", "explain", "--tenant", tenant, "--token", "-")
+		s.with(wallet(i)).want(code, match, "auth", "explain", tenant, "--token", "-")
 	}
 	explain(0, "(?s)ok +keys +2\n.*ok +signature", one) // by a fetch of its own
 	answers(t, 200, base, wallet(one))
@@ -376,8 +376,8 @@ func clientKeys(t *testing.T, s *shell, tenant, base string) {
 	if err := os.WriteFile(file, []byte(made.Key+"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	s.with(token).want(0, "ok +client key", "auth", "explain", "--tenant", tenant, "--token", "-", "--client-key-file", file)
-	s.with(token).want(5, "FAILED +client key +there is no client key", "auth", "explain", "--tenant", tenant, "--token", "-")
+	s.with(token).want(0, "ok +client key", "auth", "explain", tenant, "--token", "-", "--client-key-file", file)
+	s.with(token).want(5, "FAILED +client key +there is no client key", "auth", "explain", tenant, "--token", "-")
 }
 
 func domains(t *testing.T, s *shell, tenant, base string) {
@@ -471,7 +471,7 @@ func explainAndFailures(t *testing.T, s *shell, tenant, base string) {
 	s.with(i.jwks(t)).want(0, "", "source", "add", tenant, "app", "--kind", "jwt", "--issuer", "https://id.test", "--keys", "-")
 	explain := func(code int, match, credential string, flags ...string) {
 		t.Helper()
-		args := append([]string{"auth", "explain", "--tenant", tenant, "--token", "-"}, flags...)
+		args := append([]string{"auth", "explain", tenant, "--token", "-"}, flags...)
 		got, stdout, stderr := s.with(credential).run(args...)
 		if got != code || !regexp.MustCompile(match).MatchString(stdout+stderr) {
 			t.Fatalf("exit code %d, want %d and a match of %q in\n%s%s", got, code, match, stdout, stderr)
@@ -510,12 +510,12 @@ func explainAndFailures(t *testing.T, s *shell, tenant, base string) {
 	explain(5, `(?s)FAILED +time +.*is the device's clock right.*ok +signature`, signature(time.Now().Add(-48*time.Hour)))
 
 	for _, args := range [][]string{{"--token", good}, {"--token=" + good}} {
-		_, stdout, stderr := s.run(append([]string{"auth", "explain", "--tenant", tenant}, args...)...)
+		_, stdout, stderr := s.run(append([]string{"auth", "explain", tenant}, args...)...)
 		if strings.Contains(stdout+stderr, good[:20]) || !strings.Contains(stderr, "--token -") {
 			t.Errorf("a token among the arguments: %s%s", stdout, stderr)
 		}
 	}
-	s.with(good).want(3, "no such tenant", "auth", "explain", "--tenant", "nobody", "--token", "-")
+	s.with(good).want(3, "no such tenant", "auth", "explain", "nobody", "--token", "-")
 
 	s.want(0, `^\[\]\n$`, "auth", "failures", tenant, "--json") // explaining counts nothing
 	answers(t, 401, base, expired)

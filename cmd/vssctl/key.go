@@ -11,6 +11,7 @@ import (
 	"time"
 	"unicode"
 
+	"github.com/vss-cloud/vss-cloud/cmd/cli"
 	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
@@ -110,7 +111,7 @@ func (c keySetCmd) Run(ctx context.Context, out output) error {
 		until = time.Now().Add(still)
 		err = c.ask("Wallets of tenant %s whose tokens key %s signed are refused from %s on.", c.Tenant, printable(c.KID), until.Format(time.RFC3339))
 	case c.For != nil:
-		err = fmt.Errorf("%w: --for is of --state retired", errUsage)
+		err = fmt.Errorf("%w: --for is of --state retired", cli.ErrUsage)
 	case c.State == jwt.Revoked:
 		err = c.ask("Wallets of tenant %s whose tokens key %s signed are refused at once, and the key can never be used again.", c.Tenant, printable(c.KID))
 	}

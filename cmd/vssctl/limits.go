@@ -12,6 +12,7 @@ import (
 	"text/tabwriter"
 	"time"
 
+	"github.com/vss-cloud/vss-cloud/cmd/cli"
 	"github.com/vss-cloud/vss-cloud/quota"
 	"github.com/vss-cloud/vss-cloud/tenants"
 )
@@ -35,7 +36,7 @@ func parseLimits(args []string) (map[string]*int64, error) {
 		_, twice := limits[name]
 		switch {
 		case !ok:
-			return nil, fmt.Errorf("%w: %q is no limit=value, as wallets=1000 is", errUsage, arg)
+			return nil, fmt.Errorf("%w: %q is no limit=value, as wallets=1000 is", cli.ErrUsage, arg)
 		case !slices.Contains(quota.Names(), name):
 			return nil, &tenants.InvalidError{Field: printable(name), Reason: "is no limit: 'plan show standard' has the names of all"}
 		case twice:

@@ -231,7 +231,7 @@ func storageLimits(t *testing.T, s *shell, tenant, base string) {
 		code, _, _ := s.run("put", fmt.Sprint("probe ", tries), large, "--url", base, "--store-id", "one")
 		return code != 0
 	})
-	put(1, `refused: storage quota value_size: the write would make it 2000, allowed are 1228 \(HTTP 507\)`, "one", "k", large)
+	put(6, `refused: storage quota value_size: the write would make it 2000, allowed are 1228 \(HTTP 507\)`, "one", "k", large)
 	put(0, "saved", "one", "large", strings.Repeat("w", 2000)) // it does not grow
 	put(0, "saved", "one", "k", "w")
 	s.want(0, "", "delete", "large", "--url", base, "--store-id", "one")
@@ -242,7 +242,7 @@ func storageLimits(t *testing.T, s *shell, tenant, base string) {
 		code, _, _ := s.run("put", "probe", large, "--url", base, "--store-id", "one")
 		return code == 0
 	})
-	put(1, `refused: storage quota bytes_per_store: .*allowed are 1024 \(HTTP 507\)`, "two", "k", large)
+	put(6, `refused: storage quota bytes_per_store: .*allowed are 1024 \(HTTP 507\)`, "two", "k", large)
 	put(0, "saved", "two", "k", small)
 	put(0, "saved", "two", "l", large) // in the reserve of a store that exists
 }
@@ -267,9 +267,9 @@ func blocks(t *testing.T, s *shell, tenant, base string) {
 	mine.want(0, "saved", "put", "k", "v", "--url", base)
 
 	s.want(0, "state +blocked", with("block", "--yes")...)
-	mine.want(1, `refused: this wallet is blocked: it can read and not write \(HTTP 403\)`, "put", "k", "w", "--url", base)
-	mine.want(1, `refused: .*blocked.*\(HTTP 403\)`, "put", "k", "w", "--url", base, "--store-id", "another")
-	mine.want(1, `refused: .*blocked.*\(HTTP 403\)`, "delete", "k", "--url", base)
+	mine.want(6, `refused: this wallet is blocked: it can read and not write \(HTTP 403\)`, "put", "k", "w", "--url", base)
+	mine.want(6, `refused: .*blocked.*\(HTTP 403\)`, "put", "k", "w", "--url", base, "--store-id", "another")
+	mine.want(6, `refused: .*blocked.*\(HTTP 403\)`, "delete", "k", "--url", base)
 	mine.want(0, "^v$", "get", "k", "--url", base)
 	mine.want(0, "k", "list", "--url", base)
 	var view map[string]any
@@ -333,7 +333,7 @@ func rates(t *testing.T, s *shell, tenant, base string) {
 	s.want(0, "tenant_writes_burst +1 +the tenant", "tenant", "limits", tenant, "tenant_writes_per_minute=1", "tenant_writes_burst=1", "--yes")
 	eventually(t, func() bool {
 		code, _, err := s.run("put", "k", "v", "--url", base)
-		return code == 1 && regexp.MustCompile(`refused: too many calls .*\(HTTP 429\)`).MatchString(err)
+		return code == 6 && regexp.MustCompile(`refused: too many calls .*\(HTTP 429\)`).MatchString(err)
 	})
 	s.want(0, "^v$", "get", "k", "--url", base)
 }
@@ -363,8 +363,8 @@ func usageAndEvents(t *testing.T, s *shell, tenant, base string) {
 	s.want(2, "--by must be one of", "tenant", "usage", tenant, "--by", "week")
 	s.want(3, "no such tenant", "tenant", "usage", "nobody")
 	s.want(0, `storage +soft +a store +{"used": 14}`, "tenant", "events", tenant)
-	s.want(0, `(?s)^\[\s+{\s+"id": [0-9]+,\s+"kind": "storage",\s+"subject": "a store",\s+"state": "soft",\s+"detail": {\s+"used": 14`, "tenant", "events", tenant, "--json", "--most", "1")
-	s.want(2, "--most must be", "tenant", "events", tenant, "--most", "0")
+	s.want(0, `(?s)^\[\s+{\s+"id": [0-9]+,\s+"kind": "storage",\s+"subject": "a store",\s+"state": "soft",\s+"detail": {\s+"used": 14`, "tenant", "events", tenant, "--json", "--limit", "1")
+	s.want(2, "--limit must be", "tenant", "events", tenant, "--limit", "0")
 	s.want(3, "no such tenant", "tenant", "events", "nobody")
 	s.want(0, `elsewhere +v0.1 +gone`, "instances")
 	eventually(t, func() bool {
@@ -389,7 +389,7 @@ func TestWhatTheServerRefusesIsSaidAsTheServerSaysIt(t *testing.T) {
 		}))
 		t.Cleanup(server.Close)
 		for _, call := range [][]string{{"put", "k", "v"}, {"get", "k"}, {"list"}, {"delete", "k"}} {
-			s.want(1, fmt.Sprintf(`vssctl: refused: for this reason \(HTTP %d\)`, status), append(call, "--url", server.URL+"/vss")...)
+			s.want(6, fmt.Sprintf(`vssctl: refused: for this reason \(HTTP %d\)`, status), append(call, "--url", server.URL+"/vss")...)
 		}
 	}
 }

@@ -6,7 +6,6 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"os/signal"
@@ -15,15 +14,12 @@ import (
 	"github.com/alecthomas/kong"
 
 	"github.com/vss-cloud/vss-cloud/api/client"
+	"github.com/vss-cloud/vss-cloud/cmd/cli"
 	"github.com/vss-cloud/vss-cloud/tenants"
 )
 
-const description = `The operator's tool of a VSS platform.
-
-Exit codes: 0 done; 1 failed; 2 wrong usage; 3 no such key, tenant, plan or wallet; 4 version conflict, or name taken; 5 not authorized, or credentials explained to be bad.`
-
-type cli struct {
-	JSON bool `name:"json" help:"Print results as JSON."`
+type grammar struct {
+	JSON bool `name:"json" help:"Print results and errors as JSON."`
 
 	Dev       devCmd       `cmd:"" help:"Run the whole platform here, on a PostgreSQL of its own, with a tenant 'demo'."`
 	Migrate   migrateCmd   `cmd:"" help:"Bring the database's schema up to date. Any number may run at once; one does it."`
@@ -41,10 +37,10 @@ type cli struct {
 	Get    getCmd    `cmd:"" help:"Read a value, as a wallet does. It goes to standard output as it is."`
 	List   listCmd   `cmd:"" help:"List keys and versions, as a wallet does, newest first."`
 	Delete deleteCmd `cmd:"" help:"Delete a key, as a wallet does. A missing key, or one at another version, is fine."`
-}
 
-// exit is what kong asks the process to do; main does it in one place.
-type exit int
+	Completion cli.Completion `cmd:"" help:"Print a script that makes a shell complete vssctl's commands and flags."`
+	Help       cli.Help       `cmd:"" help:"Show the help of a command."`
+}
 
 // output is where results go.
 type output struct {
@@ -70,54 +66,37 @@ func main() {
 }
 
 // run is the whole program.
-func run(ctx context.Context, args []string, stdout, stderr io.Writer) (code int) {
-	var c cli
-	parser := kong.Must(&c,
-		kong.Name("vssctl"), kong.Description(description), kong.Writers(stdout, stderr),
-		kong.Exit(func(code int) { panic(exit(code)) }), // by --help
-		kong.ConfigureHelp(kong.HelpOptions{Compact: true, WrapUpperBound: 110}),
-	)
-	defer func() {
-		switch p := recover().(type) {
-		case nil:
-		case exit:
-			code = int(p)
-		default:
-			panic(p)
-		}
-	}()
-	command, err := parser.Parse(args)
-	if err != nil {
-		fmt.Fprintf(stderr, "vssctl: %v (see vssctl --help)\n", err)
-		return 2
-	}
-	command.BindTo(ctx, (*context.Context)(nil))
-	if err := command.Run(output{stdout, c.JSON}); err != nil {
-		fmt.Fprintln(stderr, "vssctl:", err)
-		return exitCode(err)
-	}
-	return 0
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	var g grammar
+	return cli.Program{
+		Name: "vssctl", Description: "The operator's tool of a VSS platform.", Grammar: &g, Code: exitCode,
+		Run: func(ctx context.Context, command *kong.Context) error {
+			command.BindTo(ctx, (*context.Context)(nil))
+			return command.Run(output{stdout, g.JSON})
+		},
+	}.Main(ctx, args, stdout, stderr)
 }
 
+// exitCode is what the table of package cli says of an error.
 func exitCode(err error) int {
-	var invalid *tenants.InvalidError
 	for _, e := range []struct {
 		error
 		code int
 	}{
-		{errUsage, 2}, {client.ErrInvalidRequest, 2},
-		{client.ErrNoSuchKey, 3}, {client.ErrUnknownTenant, 3}, {tenants.ErrNotFound, 3},
-		{client.ErrConflict, 4}, {tenants.ErrSlugTaken, 4}, {tenants.ErrDomainTaken, 4},
-		{client.ErrAuth, 5}, {errRefused, 5},
+		{client.ErrInvalidRequest, cli.Usage},
+		{client.ErrNoSuchKey, cli.NotFound}, {client.ErrUnknownTenant, cli.NotFound}, {tenants.ErrNotFound, cli.NotFound},
+		{client.ErrConflict, cli.Conflict}, {tenants.ErrSlugTaken, cli.Conflict}, {tenants.ErrDomainTaken, cli.Conflict},
+		{client.ErrAuth, cli.Unauthorized}, {errRefused, cli.Unauthorized},
 	} {
 		if errors.Is(err, e.error) {
 			return e.code
 		}
 	}
-	if errors.As(err, &invalid) {
-		return 2
+	if _, ok := errors.AsType[*tenants.InvalidError](err); ok {
+		return cli.Usage
 	}
-	return 1
+	if _, ok := errors.AsType[*refused](err); ok {
+		return cli.Refused
+	}
+	return cli.Failed
 }
-
-var errUsage = errors.New("wrong usage")

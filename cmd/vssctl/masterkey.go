@@ -9,6 +9,7 @@ import (
 	"os"
 	"slices"
 
+	"github.com/vss-cloud/vss-cloud/cmd/cli"
 	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
 )
@@ -152,7 +153,7 @@ func (f masterKeyFlags) path(d database) (string, error) {
 func (f masterKeyFlags) need(d database) (string, error) {
 	path, err := f.path(d)
 	if err == nil && path == "" {
-		err = fmt.Errorf("%w: say with --master-key-file (VSS_MASTER_KEY_FILE) where the API's master key is", errUsage)
+		err = fmt.Errorf("%w: say with --master-key-file (VSS_MASTER_KEY_FILE) where the API's master key is", cli.ErrUsage)
 	}
 	return path, err
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/vss-cloud/vss-cloud/api/client"
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
+	"github.com/vss-cloud/vss-cloud/cmd/cli"
 )
 
 // wallet is the flags of a call as a wallet makes it.
@@ -49,7 +50,7 @@ func (w wallet) with(ctx context.Context, do func(context.Context, *client.Clien
 	// A person waits: half a second of retries is enough to ride out a hiccup, and none mends a bad token.
 	c, err := client.New(client.Config{BaseURL: base, Auth: auth, Retry: client.Retry{MaxAttempts: 6, FailFast: true}})
 	if err != nil {
-		return fmt.Errorf("%w: %w", errUsage, err)
+		return fmt.Errorf("%w: %w", cli.ErrUsage, err)
 	}
 	defer c.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(ctx, w.Timeout)
@@ -116,7 +117,7 @@ func (w wallet) key() (key [32]byte, err error) {
 	}
 	raw, err := hex.DecodeString(strings.TrimSpace(string(text)))
 	if err != nil || len(raw) != len(key) {
-		return key, fmt.Errorf("%w: %s does not hold a secret key of 64 hex digits", errUsage, path)
+		return key, fmt.Errorf("%w: %s does not hold a secret key of 64 hex digits", cli.ErrUsage, path)
 	}
 	return [32]byte(raw), nil
 }
@@ -157,7 +158,7 @@ func (c putCmd) Run(ctx context.Context, out output) error {
 func (c putCmd) value() ([]byte, error) {
 	switch {
 	case (c.Value == nil) == (c.File == ""):
-		return nil, fmt.Errorf("%w: give either a value or --file", errUsage)
+		return nil, fmt.Errorf("%w: give either a value or --file", cli.ErrUsage)
 	case c.Value != nil:
 		return []byte(*c.Value), nil
 	case c.File == "-":

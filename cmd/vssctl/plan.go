@@ -9,6 +9,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/vss-cloud/vss-cloud/cmd/cli"
 	"github.com/vss-cloud/vss-cloud/quota"
 	"github.com/vss-cloud/vss-cloud/tenants"
 )
@@ -108,7 +109,7 @@ func (c planSetCmd) question(ctx context.Context, s *tenants.Service, changes qu
 		return "", err
 	}
 	if before != nil && len(changes) == 0 {
-		return "", fmt.Errorf("%w: say which limits of plan %s are to be others, as in wallets=1000", errUsage, c.Name)
+		return "", fmt.Errorf("%w: say which limits of plan %s are to be others, as in wallets=1000", cli.ErrUsage, c.Name)
 	}
 	having, err := havePlans(ctx, s)
 	if err != nil {

@@ -15,6 +15,7 @@ import (
 
 	"github.com/alecthomas/kong"
 
+	"github.com/vss-cloud/vss-cloud/cmd/cli"
 	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/egress"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
@@ -104,11 +105,11 @@ func (c sourceAddCmd) rules() (jwt.Rules, error) {
 	given := c.Issuer != nil || c.Audience != nil || c.NoAud || c.IgnoreNBF || c.ByKid || c.Algorithm != nil || c.Claim != nil
 	switch {
 	case c.Kind != tenants.JWT && (given || c.Preset != "standard"):
-		return jwt.Rules{}, fmt.Errorf("%w: --preset, --issuer, --audience, --no-audience, --ignore-nbf, --by-kid, --algorithm and --claim are of sources of kind jwt", errUsage)
+		return jwt.Rules{}, fmt.Errorf("%w: --preset, --issuer, --audience, --no-audience, --ignore-nbf, --by-kid, --algorithm and --claim are of sources of kind jwt", cli.ErrUsage)
 	case c.Kind != tenants.JWT:
 		return jwt.Rules{}, nil
 	case c.Preset == "reference" && (given || c.JWKSURL != ""):
-		return jwt.Rules{}, fmt.Errorf("%w: --preset reference is the reference server's rules and no others: for rules of your own or keys at a URL, leave it out", errUsage)
+		return jwt.Rules{}, fmt.Errorf("%w: --preset reference is the reference server's rules and no others: for rules of your own or keys at a URL, leave it out", cli.ErrUsage)
 	case c.Preset == "reference":
 		return jwt.ReferenceServer(), nil
 	}
@@ -154,7 +155,7 @@ func checkReferenceKey(text []byte) error {
 	keys, err := jwt.ParseKeys(text)
 	switch {
 	case text == nil:
-		return fmt.Errorf("%w: --preset reference needs --keys FILE, with the reference server's PEM", errUsage)
+		return fmt.Errorf("%w: --preset reference needs --keys FILE, with the reference server's PEM", cli.ErrUsage)
 	case err != nil:
 		return &tenants.InvalidError{Field: "keys", Reason: err.Error()}
 	case !bytes.Contains(text, []byte("-----BEGIN")) || len(keys) != 1 || keys[0].Type() != "RSA":

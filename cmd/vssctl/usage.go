@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/vss-cloud/vss-cloud/cmd/cli"
 	"github.com/vss-cloud/vss-cloud/tenants"
 )
 
@@ -63,7 +64,7 @@ func (c tenantUsageCmd) since(now time.Time) (time.Time, error) {
 			return t, nil
 		}
 	}
-	return time.Time{}, fmt.Errorf("%w: --since %s is no date like 2026-01-31, and no time like 2026-01-31T15:00:00Z", errUsage, printable(c.Since))
+	return time.Time{}, fmt.Errorf("%w: --since %s is no date like 2026-01-31, and no time like 2026-01-31T15:00:00Z", cli.ErrUsage, printable(c.Since))
 }
 
 // usageView is a metric of an hour, a day or a month as JSON; scripts rely on its names.
@@ -76,7 +77,7 @@ type usageView struct {
 type tenantEventsCmd struct {
 	tenantFlags
 	Tenant string `arg:"" help:"The tenant."`
-	Most   int32  `default:"100" placeholder:"N" help:"How many at most (${default})."`
+	Limit  int32  `default:"100" placeholder:"N" help:"How many at most (${default})."`
 }
 
 // eventView is an event as JSON; scripts rely on its names.
@@ -90,11 +91,11 @@ type eventView struct {
 }
 
 func (c tenantEventsCmd) Run(ctx context.Context, out output) error {
-	if c.Most < 1 {
-		return fmt.Errorf("%w: --most must be 1 or more", errUsage)
+	if c.Limit < 1 {
+		return fmt.Errorf("%w: --limit must be 1 or more", cli.ErrUsage)
 	}
 	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
-		all, err := s.Events(ctx, c.Tenant, c.Most)
+		all, err := s.Events(ctx, c.Tenant, c.Limit)
 		if err != nil {
 			return err
 		}

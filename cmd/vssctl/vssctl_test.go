@@ -265,7 +265,7 @@ func TestTheOperatorRunsTenants(t *testing.T) {
 	s.want(0, "read_only", "tenant", "set", "acme", "--state", "read_only")
 	eventually(t, func() bool {
 		code, _, err := s.run("put", "k", "v", "--url", acme)
-		return code == 1 && strings.Contains(err, "read-only")
+		return code == 6 && strings.Contains(err, "read-only")
 	})
 	s.want(0, "^v$", "get", "k", "--url", acme)
 }
@@ -333,11 +333,17 @@ func TestHelpIsCompleteAndEndsWell(t *testing.T) {
 		{"client-key", "add"}, {"client-key", "list"}, {"client-key", "rotate"}, {"client-key", "revoke"}, {"client-key", "gate"},
 		{"domain", "add"}, {"domain", "list"}, {"domain", "check"}, {"domain", "remove"},
 		{"auth", "explain"}, {"auth", "failures"},
-		{"put"}, {"get"}, {"list"}, {"delete"},
+		{"put"}, {"get"}, {"list"}, {"delete"}, {"completion"},
 	} {
 		s.want(0, "Usage: vssctl "+strings.Join(command, " "), append(command, "--help")...)
 	}
 	s.want(2, "", "no-such-command")
+	s.want(0, "Usage: vssctl tenant set", "help", "tenant", "set")
+	s.want(0, "Usage: vssctl tenant set", "--json", "help", "tenant", "set")
+	s.want(0, "Usage: vssctl <command>", "help")
+	s.want(0, `^vssctl \S+.* \(go1\.[0-9]+.*, \S+/\S+\)\n$`, "--version")
+	s.want(2, `^\{"error":"unexpected argument no-such-command.*","exit_code":2\}\n$`, "no-such-command", "--json")
+	s.want(2, `^vssctl: `, "put", "k", "--", "--json", "more")
 	s.want(2, "--memory", "dev", "--memory", "64")
 	s.want(2, "--max-page-size", "dev", "--max-page-size", "-5")
 }
@@ -387,4 +393,29 @@ func TestALostMasterKeyIsNamedAndNothingIsChanged(t *testing.T) {
 		t.Fatal(err)
 	}
 	s.dev()
+}
+
+func TestBashCompletesCommandsFlagsAndValues(t *testing.T) {
+	t.Parallel()
+	s := newShell(t)
+	script := s.want(0, "complete -o default -F _vssctl vssctl", "completion", "bash")
+	for line, want := range map[string]string{
+		"vssctl ten":                           "tenant",
+		"vssctl tenant cre":                    "create",
+		"vssctl tenant set acme --stat":        "--state",
+		"vssctl tenant set acme --state clo":   "closed",
+		"vssctl tenant set acme --state = clo": "closed", // as bash splits it
+		"vssctl get some-key --no-such":        "",
+		"vssctl completion ":                   "bash fish zsh",
+	} {
+		cmd := exec.CommandContext(t.Context(), "bash", "-c", script+`
+COMP_WORDS=($1); [[ $1 == *" " ]] && COMP_WORDS+=(""); COMP_WORDS[0]=$2
+COMP_CWORD=$((${#COMP_WORDS[@]} - 1)); _vssctl; echo "${COMPREPLY[*]}"`, "-", line, binary)
+		if out, err := cmd.CombinedOutput(); err != nil || strings.TrimSpace(string(out)) != want {
+			t.Errorf("%q becomes %q, %v, want %q", line, out, err, want)
+		}
+	}
+	for _, shell := range []string{"zsh", "fish"} {
+		s.want(0, "(?s)vssctl.*__complete", "completion", shell)
+	}
 }
