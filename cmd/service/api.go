@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -42,7 +43,8 @@ type API struct {
 	Memory         int64          `env:"VSS_MEMORY" default:"1024" placeholder:"MIB" help:"Memory for bodies and answers in flight, in MiB; a call takes three times the size of its body (${default})."`
 	DrainDelay     time.Duration  `env:"VSS_DRAIN_DELAY" default:"0s" placeholder:"DURATION" help:"How long /readyz answers 503 before the server stops to accept (${default})."`
 	AllowDataLoss  bool           `env:"VSS_ALLOW_DATA_LOSS" help:"Take writes onto a database that may lose what it acknowledged: with fsync, full_page_writes or synchronous_commit off."`
-	LogLevel       slog.Level     `env:"VSS_LOG_LEVEL" default:"info" placeholder:"LEVEL" help:"debug, info, warn or error (${default})."`
+	LogLevel       slog.Level     `env:"VSS_LOG_LEVEL" default:"info" placeholder:"LEVEL" help:"debug, info, warn or error (${default}); warn leaves out the lines of requests that went well."`
+	LogFormat      string         `env:"VSS_LOG_FORMAT" enum:"json,text" default:"json" placeholder:"FORMAT" help:"json or text (${default})."`
 }
 
 // Validate refuses what would fail every call of some kind. kong asks it.
@@ -90,9 +92,15 @@ func listen(address, flag string) (net.Listener, error) {
 	return ln, nil
 }
 
-// Log is the process's log: one JSON object a line on standard error.
-func (f API) Log() *slog.Logger {
-	return slog.New(slog.NewJSONHandler(os.Stderr, &slog.HandlerOptions{Level: f.LogLevel}))
+// Log is the process's log, on standard error.
+func (f API) Log() *slog.Logger { return f.logTo(os.Stderr) }
+
+func (f API) logTo(w io.Writer) *slog.Logger {
+	options := &slog.HandlerOptions{Level: f.LogLevel}
+	if f.LogFormat == "text" {
+		return slog.New(slog.NewTextHandler(w, options))
+	}
+	return slog.New(slog.NewJSONHandler(w, options))
 }
 
 // Run serves the API until ctx ends, drains it and returns. started is called once it accepts calls and has

@@ -105,3 +105,14 @@ func eventually(t *testing.T, what string, holds func() bool) {
 		}
 	}
 }
+
+func TestTheLogIsJSONOrText(t *testing.T) {
+	t.Parallel()
+	for format, want := range map[string]string{"json": `"msg":"hello"`, "text": "msg=hello"} {
+		log := new(journal)
+		API{LogFormat: format}.logTo(log).Info("hello")
+		if !log.has(want) {
+			t.Errorf("%s: %s", format, log.text.String())
+		}
+	}
+}

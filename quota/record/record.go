@@ -396,7 +396,7 @@ func (o *outage) report(job string, err error) {
 	case err == nil:
 		delete(o.failing, job)
 		if before == 1 && len(o.failing) == 0 {
-			o.log.Info("recorder: the database is there again", "outage", time.Since(o.began))
+			o.log.Info("recorder: the database is there again", "outage_seconds", time.Since(o.began).Seconds())
 		}
 	case before == 0:
 		o.failing, o.began = map[string]struct{}{job: {}}, time.Now()
