@@ -79,8 +79,8 @@ var (
 )
 
 const (
-	// maxAuthorization is the longest Authorization header that is looked into, in bytes.
-	maxAuthorization = 8 << 10
+	// maxAuthorization is the longest Authorization header that is looked into, in bytes: the longest token, and Bearer.
+	maxAuthorization = 32<<10 + 16
 
 	// DefaultCacheSize is how many verified credentials are kept, unless configured: some 40 MB.
 	DefaultCacheSize = 100_000

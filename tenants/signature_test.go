@@ -171,7 +171,7 @@ func TestSignatureVectors(t *testing.T) {
 		{name: "20 nines", token: keyOne + sigOne + strings.Repeat("9", 20), reason: reasonTime},
 		{name: "21 digits", token: keyOne + sigOne + strings.Repeat("1", 21), reason: reasonTime},
 
-		{name: "8 KiB", token: strings.Repeat("1", maxAuthorization), reason: reasonKey},
+		{name: "32 KiB", token: strings.Repeat("1", maxAuthorization), reason: reasonKey},
 		{name: "a byte more", token: strings.Repeat("1", maxAuthorization+1), reason: reasonLong},
 		{name: "1 MiB", token: strings.Repeat("1", 1<<20), reason: reasonLong},
 		{name: "a bearer token", token: "Bearer eyJhbGciOiJub25lIn0.e30.", reason: reasonNoSource},

@@ -4,6 +4,7 @@
 package egress
 
 import (
+	"compress/gzip"
 	"context"
 	"crypto/tls"
 	"crypto/x509"
@@ -102,7 +103,7 @@ func (c *Client) GetFor(ctx context.Context, tenant uuid.UUID, rawURL string, he
 		req.Header = http.Header{}
 	}
 	req.Header.Set("User-Agent", "vss-cloud")
-	// A small body that swells to a huge one is no danger where none is ever inflated.
+	// Some servers send gzip all the same.
 	req.Header.Set("Accept-Encoding", "identity")
 
 	// The transport and no http.Client: that would follow redirects and keep cookies.
@@ -114,9 +115,13 @@ func (c *Client) GetFor(ctx context.Context, tenant uuid.UUID, rawURL string, he
 	if reason := c.refuses(resp); reason != "" {
 		return Response{}, &Error{Reason: reason}
 	}
-	body, err := io.ReadAll(io.LimitReader(resp.Body, c.cfg.MaxBytes+1))
+	body, err := c.read(resp)
 	if err != nil {
-		return Response{}, explain(ctx, err, NotHTTP)
+		reason := NotHTTP
+		if resp.Header.Get("Content-Encoding") != "" {
+			reason = Compressed
+		}
+		return Response{}, explain(ctx, err, reason)
 	}
 	if int64(len(body)) > c.cfg.MaxBytes {
 		return Response{}, &Error{Reason: TooLarge}
@@ -152,12 +157,29 @@ func (c *Client) refuses(resp *http.Response) Reason {
 		return NotHTTP
 	case resp.StatusCode >= 300 && resp.StatusCode < 400 && resp.StatusCode != http.StatusNotModified:
 		return Redirect
-	case encoding != "" && !strings.EqualFold(encoding, "identity"):
+	case encoding != "" && !strings.EqualFold(encoding, "identity") && !strings.EqualFold(encoding, "gzip"):
 		return Compressed
 	case resp.ContentLength > c.cfg.MaxBytes:
 		return TooLarge
 	}
 	return ""
+}
+
+// read reads a body to a byte beyond the limit, which holds for it as sent and as inflated.
+func (c *Client) read(resp *http.Response) ([]byte, error) {
+	sent := &io.LimitedReader{R: resp.Body, N: c.cfg.MaxBytes + 1}
+	if !strings.EqualFold(resp.Header.Get("Content-Encoding"), "gzip") || resp.Body == http.NoBody {
+		return io.ReadAll(sent)
+	}
+	inflated, err := gzip.NewReader(sent)
+	var body []byte
+	if err == nil {
+		body, err = io.ReadAll(io.LimitReader(inflated, c.cfg.MaxBytes+1))
+	}
+	if sent.N == 0 {
+		return nil, &Error{Reason: TooLarge}
+	}
+	return body, err
 }
 
 // Check says what is wrong with a URL as far as that can be said without asking anybody, with an [*Error]:

@@ -283,6 +283,8 @@ func TestTooMuchIsRefused(t *testing.T) {
 	z := gzip.NewWriter(&bomb)
 	_, _ = z.Write(make([]byte, 8<<20)) // eight times what is taken, in a few KB
 	z.Close()
+	var empty bytes.Buffer
+	gzip.NewWriter(&empty).Close()
 	for name, tc := range map[string]struct {
 		handler http.HandlerFunc
 		reason  Reason
@@ -305,7 +307,20 @@ func TestTooMuchIsRefused(t *testing.T) {
 		"a gzip bomb": {func(w http.ResponseWriter, _ *http.Request) {
 			w.Header().Set("Content-Encoding", "gzip")
 			_, _ = w.Write(bomb.Bytes())
+		}, TooLarge},
+		"gzip that is cut off": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			_, _ = w.Write(bomb.Bytes()[:100])
 		}, Compressed},
+		"gzip that is none": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			fmt.Fprint(w, `{"keys":[]}`)
+		}, Compressed},
+		"gzip of nothing, without end": {func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Encoding", "gzip")
+			_, _ = w.Write(bytes.Repeat(empty.Bytes(), 2<<20/empty.Len()))
+		}, TooLarge},
+		"brotli": {func(w http.ResponseWriter, _ *http.Request) { w.Header().Set("Content-Encoding", "br") }, Compressed},
 	} {
 		sent.Store(0)
 		_, err := get(t, c, serve(t, tc.handler))

@@ -53,7 +53,7 @@ var texts = map[Reason]string{
 	NotHTTP:      "the URL's host did not answer with whole and regular HTTP, or with too long a header",
 	TimedOut:     "the URL's host took too long to answer",
 	Redirect:     "the URL answered with a redirect: enter the URL that it leads to",
-	Compressed:   "the URL answered with compressed data, which was not asked for",
+	Compressed:   "the URL answered with compressed data that is damaged, or not gzip",
 	TooLarge:     "the URL answered with too much data",
 }
 

@@ -58,7 +58,7 @@ func BenchmarkRefuse(b *testing.B) {
 		"unknown-kid": i.named("k2").token(goodClaims),
 		"expired":     i.token(`{"sub":"alice","exp":1}`),
 		"too-long":    strings.Repeat("x", 1<<20),
-		"8-KiB":       i.raw(`{"alg":"ES256"}`, `{"sub":"alice","exp":1700003600`+manyClaims(580)+`,"1":0}`),
+		"32-KiB":      i.raw(`{"alg":"ES256"}`, `{"sub":"alice","exp":1700003600`+manyClaims(2400)+`,"1":0}`),
 	} {
 		b.Run(name, func(b *testing.B) {
 			set, rules := i.set(), Standard()

@@ -141,10 +141,10 @@ func newKey(f fields) (Key, refusal) {
 		public, bad = newRSA(&f)
 	case "EC":
 		f.E, f.N = "", ""
-		public, bad = newEC(f)
+		public, bad = newEC(&f)
 	case "OKP":
 		f.E, f.N, f.Y = "", "", ""
-		public, bad = newOKP(f)
+		public, bad = newOKP(&f)
 	default:
 		bad = "is of a type (kty) that is not taken: RSA, EC and OKP are"
 	}
@@ -184,7 +184,7 @@ func newRSA(f *fields) (crypto.PublicKey, refusal) {
 	n, okN := decodeField(f.N)
 	e, okE := decodeField(f.E)
 	if !okN || !okE {
-		return nil, "lacks n or e, or has one that is not unpadded base64url"
+		return nil, "lacks n or e, or has one that is not base64url"
 	}
 	// Some programs write a zero before the modulus, as for a signed number.
 	n, e = bytes.TrimLeft(n, "\x00"), bytes.TrimLeft(e, "\x00")
@@ -203,7 +203,7 @@ func newRSA(f *fields) (crypto.PublicKey, refusal) {
 	return &rsa.PublicKey{N: modulus, E: int(exponent.Int64())}, ""
 }
 
-func newEC(f fields) (crypto.PublicKey, refusal) {
+func newEC(f *fields) (crypto.PublicKey, refusal) {
 	var curve elliptic.Curve
 	size := 32
 	switch f.Crv {
@@ -220,8 +220,9 @@ func newEC(f fields) (crypto.PublicKey, refusal) {
 	x, okX := decodeField(f.X)
 	y, okY := decodeField(f.Y)
 	if !okX || !okY || len(x) != size || len(y) != size {
-		return nil, "lacks x or y, or has one that is not unpadded base64url of the curve's length"
+		return nil, "lacks x or y, or has one that is not base64url of the curve's length"
 	}
+	f.X, f.Y = encoding.EncodeToString(x), encoding.EncodeToString(y)
 	point := append(append([]byte{4}, x...), y...)
 	var public crypto.PublicKey
 	var err error
@@ -236,22 +237,26 @@ func newEC(f fields) (crypto.PublicKey, refusal) {
 	return public, ""
 }
 
-func newOKP(f fields) (crypto.PublicKey, refusal) {
+func newOKP(f *fields) (crypto.PublicKey, refusal) {
 	if f.Crv != "Ed25519" {
 		return nil, "is on a curve (crv) that is not taken: of OKP keys, Ed25519 is"
 	}
 	x, ok := decodeField(f.X)
 	if !ok || len(x) != ed25519.PublicKeySize {
-		return nil, "lacks x, or has one that is not unpadded base64url of 32 bytes"
+		return nil, "lacks x, or has one that is not base64url of 32 bytes"
 	}
+	f.X = encoding.EncodeToString(x)
 	if !soundEd25519(x) {
 		return nil, "is not on its curve, or a weak point of it"
 	}
 	return ed25519.PublicKey(x), ""
 }
 
-// decodeField wants a field's text to be there, and canonical.
+// decodeField wants a field's text to be there, and canonical but for the padding that some issuers write.
 func decodeField(text string) ([]byte, bool) {
+	if len(text)%4 == 0 && strings.HasSuffix(text, "=") {
+		text = strings.TrimSuffix(strings.TrimSuffix(text, "="), "=")
+	}
 	value, ok := decode(make([]byte, len(text)), []byte(text))
 	return value, ok && len(value) > 0
 }

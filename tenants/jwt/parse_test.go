@@ -58,6 +58,15 @@ func TestKeysAreReadInEveryFormThatIsTaken(t *testing.T) {
 	ec, ed := issuerOf("ES256").key, issuerOf("EdDSA").key
 	with := func(k Key, more string) string { return strings.TrimSuffix(string(k.JWK()), "}") + more + "}" }
 	spki := string(pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: must(x509.MarshalPKIXPublicKey(ec.public))}))
+	padded := func(k Key) string {
+		f := k.fields
+		for _, field := range []*string{&f.N, &f.X, &f.Y} {
+			for len(*field)%4 != 0 {
+				*field += "="
+			}
+		}
+		return string(f.json())
+	}
 	zeroN := strings.Replace(rsaOf(2048, ""), `"n":"`, `"n":"AAAA`, 1)
 	for name, tc := range map[string]struct {
 		text string
@@ -70,6 +79,9 @@ func TestKeysAreReadInEveryFormThatIsTaken(t *testing.T) {
 		"with keys for encryption":    {`{"keys":[` + with(ec, `,"use":"enc"`) + "," + with(ed, `,"key_ops":["deriveKey"]`) + "," + string(ec.JWK()) + `]}`, []Key{ec}},
 		"with a kid":                  {with(ec, `,"kid":"k \u00e9<&>"`), []Key{withKid(ec, "k é<&>")}},
 		"with a kid that is empty":    {with(ec, `,"kid":""`), []Key{ec}},
+		"EC with padding":             {padded(ec), []Key{ec}},
+		"Ed25519 with padding":        {padded(ed), []Key{ed}},
+		"RSA with padding":            {padded(must(ParseKey([]byte(rsaOf(2048, ""))))), must(ParseKeys([]byte(rsaOf(2048, ""))))},
 		"with zeros before n":         {zeroN, must(ParseKeys([]byte(rsaOf(2048, ""))))},
 		"of 4096 bits":                {rsaOf(4096, ""), must(ParseKeys([]byte(rsaOf(4096, ""))))},
 		"for Ed25519 by its own name": {with(ed, `,"alg":"Ed25519"`), must(ParseKeys([]byte(with(ed, `,"alg":"EdDSA"`))))},
@@ -212,8 +224,11 @@ func TestKeysThatCannotBeTakenAreRefusedWithTheReason(t *testing.T) {
 		{"RSA with an exponent of 32 bits", replace(rsa, "e", "gAAAAQ"), "exponent has more than 31 bits"},
 		{"RSA with exponent 0", replace(rsa, "e", "AA"), "impossible"},
 		{"RSA without e", strings.Replace(rsa, `,"e":"AQAB"`, "", 1), "lacks n or e"},
-		{"RSA with padding", replace(rsa, "e", "AQAB="), "unpadded base64url"},
-		{"RSA with another base64", strings.Replace(rsa, `"n":"`, `"n":"+/`, 1), "unpadded base64url"},
+		{"RSA with padding that is too much", replace(rsa, "e", "AQAB="), "not base64url"},
+		{"RSA with padding that is a whole group", replace(rsa, "e", "AQAB===="), "not base64url"},
+		{"RSA with padding that is too little", replace(rsa, "e", "AQ="), "not base64url"},
+		{"OKP with padding inside", replace(ed, "x", "AA=="+strings.Repeat("A", 40)), "not base64url"},
+		{"RSA with another base64", strings.Replace(rsa, `"n":"`, `"n":"+/`, 1), "not base64url"},
 		{"RSA for ES256", with(rsa, `,"alg":"ES256"`), "algorithm"},
 		{"RSA for encryption, by its alg", with(rsa, `,"alg":"RSA-OAEP"`), "algorithm"},
 		{"RSA for HS256", with(rsa, `,"alg":"HS256"`), "algorithm"},

@@ -1,6 +1,7 @@
 package jwt
 
 import (
+	"compress/gzip"
 	"context"
 	"crypto"
 	"errors"
@@ -545,6 +546,17 @@ func TestHostileEndpointsAreReadThroughTheEgressClient(t *testing.T) {
 	if err := refresh(); err != nil {
 		t.Fatal(err)
 	}
+	zipped := issuerOf("EdDSA").named("zipped")
+	handler.Store(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		w.Header().Set("Content-Encoding", "gzip") // which was not asked for
+		z := gzip.NewWriter(w)
+		fmt.Fprint(z, document(i, zipped))
+		z.Close()
+	}))
+	if err := refresh(); err != nil {
+		t.Errorf("gzip: %v", err)
+	}
+	wantReason(t, "gzip", s.verifies(t, zipped), "")
 	for name, tc := range map[string]struct {
 		handler http.HandlerFunc
 		reason  egress.Reason

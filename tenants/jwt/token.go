@@ -11,7 +11,7 @@ import (
 )
 
 const (
-	maxToken   = 8 << 10
+	maxToken   = 32 << 10
 	maxSubject = 255 // characters
 
 	maxClaims = 20  // that rules ask for

@@ -62,10 +62,10 @@ func TestHostileTokensAreRefusedBeforeAnyArithmetic(t *testing.T) {
 		{"a NUL", good + "\x00", BadForm},
 		{"its scheme before it", "Bearer " + good, BadForm},
 		{"no ASCII", "ä." + payload + "." + signature, BadForm},
-		{"8 KiB and a byte", header + "." + strings.Repeat("A", 8<<10-len(header)), TooLong},
+		{"32 KiB and a byte", header + "." + strings.Repeat("A", 32<<10-len(header)), TooLong},
 		{"1 MiB", strings.Repeat("A", 1<<20), TooLong},
 		{"1 MiB of dots", strings.Repeat(".", 1<<20), TooLong},
-		{"8 KiB of dots", strings.Repeat(".", 8<<10), BadForm},
+		{"32 KiB of dots", strings.Repeat(".", 32<<10), BadForm},
 
 		// Header.
 		{"no header", "." + payload + "." + signature, BadHeader},
@@ -248,8 +248,8 @@ func TestUnusualTokensThatAreGoodAreTaken(t *testing.T) {
 		{"with nbf in 60 s", p(`{"sub":"alice","exp":1700003600,"nbf":1700000060}`), "alice"},
 		{"with iat tomorrow", p(`{"sub":"alice","exp":1700003600,"iat":1700086400}`), "alice"},
 		{"with iss and aud that are no texts", p(`{"sub":"alice","exp":1700003600,"iss":1,"aud":{}}`), "alice"},
-		{"of 8 KiB", padded(i, 8<<10), "alice"},
-		{"with 600 claims", p(`{"sub":"alice","exp":1700003600` + manyClaims(600) + `}`), "alice"},
+		{"of 32 KiB", padded(i, 32<<10), "alice"},
+		{"with 2000 claims", p(`{"sub":"alice","exp":1700003600` + manyClaims(2000) + `}`), "alice"},
 	} {
 		claims, err := i.set().Verify(tc.token, Standard(), now)
 		if err != nil || claims.Subject != tc.subject || claims.KeyID != "k1" {
