@@ -43,7 +43,7 @@ type API struct {
 	Memory         int64          `env:"VSS_MEMORY" default:"1024" placeholder:"MIB" help:"Memory for bodies and answers in flight, in MiB; a call takes three times the size of its body (${default})."`
 	DrainDelay     time.Duration  `env:"VSS_DRAIN_DELAY" default:"0s" placeholder:"DURATION" help:"How long /readyz answers 503 before the server stops to accept (${default})."`
 	AllowDataLoss  bool           `env:"VSS_ALLOW_DATA_LOSS" help:"Take writes onto a database that may lose what it acknowledged: with fsync, full_page_writes or synchronous_commit off."`
-	LogLevel       slog.Level     `env:"VSS_LOG_LEVEL" default:"info" placeholder:"LEVEL" help:"debug, info, warn or error (${default}); warn leaves out the lines of requests that went well."`
+	LogLevel       slog.Level     `env:"VSS_LOG_LEVEL" default:"info" placeholder:"LEVEL" help:"debug, info, warn or error (${default}); warn leaves out all requests but those that met a fault or overload."`
 	LogFormat      string         `env:"VSS_LOG_FORMAT" enum:"json,text" default:"json" placeholder:"FORMAT" help:"json or text (${default})."`
 }
 
