@@ -225,11 +225,13 @@ func TestALoginThatFailsSaysWhy(t *testing.T) {
 		answer http.HandlerFunc
 		want   string
 	}{
-		"the tenant has none":    {text(200, `{"status":"ERROR","reason":"this tenant has no LNURL-auth"}`), "refused: this tenant has no LNURL-auth"},
-		"a fault with a reason":  {text(503, `{"status":"ERROR","reason":"try later"}`), "refused: try later"},
-		"a page":                 {text(200, "<html>hello</html>"), "does not answer with a challenge"},
-		"another status":         {text(404, "nothing here"), "HTTP 404"},
-		"a redirect":             {func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://127.0.0.1:1/", 302) }, "HTTP 302"},
+		"the tenant has none":   {text(200, `{"status":"ERROR","reason":"this tenant has no LNURL-auth"}`), "refused: this tenant has no LNURL-auth"},
+		"a fault with a reason": {text(503, `{"status":"ERROR","reason":"try later"}`), "refused: try later"},
+		"a page":                {text(200, "<html>hello</html>"), "does not answer with a challenge"},
+		"another status":        {text(404, "nothing here"), "HTTP 404"},
+		"a redirect": {func(w http.ResponseWriter, r *http.Request) {
+			http.Redirect(w, r, "http://127.0.0.1:1/", http.StatusFound)
+		}, "HTTP 302"},
 		"no k1":                  {text(200, challenge), "no k1"},
 		"a short k1":             {text(200, challenge+"00"), "no k1"},
 		"an answer without end":  {text(200, strings.Repeat("x", 70<<10)), "no answer that a login has"},
