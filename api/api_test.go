@@ -52,7 +52,7 @@ func TestMain(m *testing.M) {
 
 const baseDomain = "vss.example"
 
-var operator = audit.Actor{Role: audit.Operator, Name: "root@host"}
+var operator = audit.Actor{Role: audit.Operator, Name: "root@host", Confirmed: true}
 
 // The codes of errors, as the contract's table abbreviates them.
 const (

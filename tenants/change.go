@@ -45,24 +45,30 @@ func (s *tenantSubject) Read(ctx context.Context, tx pgx.Tx) (*uuid.UUID, audit.
 }
 
 // change applies a change to the tenant with this slug (nil where there is none), which it may alter in place. It
-// returns the tenant as it is afterwards.
+// returns the tenant as it is afterwards. Whatever the change is, here it is seen to that each credential still belongs
+// to one source, and that the actor wants what becomes of wallets, and what else is to be asked.
 func (s *Service) change(
-	ctx context.Context, actor audit.Actor, action audit.Action, slug string, apply func(tx pgx.Tx, before *Tenant) error,
+	ctx context.Context, actor audit.Actor, action audit.Action, slug string, apply func(tx pgx.Tx, before *Tenant) error, ask ...string,
 ) (*Tenant, error) {
 	subject := &tenantSubject{slug: slug}
 	err := s.begin(ctx, func(tx pgx.Tx) error {
 		created := false
-		var routed *routing // apply may change the tenant in place
+		before := &Tenant{}
 		changed, err := audit.Change(ctx, tx, actor, action, subject, func() error {
-			created, routed = subject.now == nil, subject.now.routing()
+			if created = subject.now == nil; !created {
+				before = subject.now.frozen()
+			}
 			return apply(tx, subject.now)
 		})
 		if err != nil {
 			return err
 		}
-		if err := subject.now.routing().ambiguous(routed); err != nil {
+		if err := newRouting(subject.now.Sources, subject.now.Removed).ambiguous(newRouting(before.Sources, before.Removed)); err != nil {
 			ambiguous, _ := errors.AsType[*ambiguity](err)
 			return ambiguous.invalid()
+		}
+		if will := append(moves(before, subject.now), ask...); len(will) > 0 && !actor.Confirmed {
+			return &ConfirmError{will}
 		}
 		if created {
 			return nil // its first sources are no news
@@ -75,9 +81,21 @@ func (s *Service) change(
 	return subject.now, nil
 }
 
+// frozen is the tenant with sources that stay as they are, whatever becomes of its own.
+func (t *Tenant) frozen() *Tenant {
+	frozen := *t
+	for _, sources := range []*[]Source{&frozen.Sources, &frozen.Removed} {
+		*sources = slices.Clone(*sources)
+		for i := range *sources {
+			(*sources)[i].Keys = slices.Clone((*sources)[i].Keys)
+		}
+	}
+	return &frozen
+}
+
 // changeTenant is change for a tenant that there must be.
 func (s *Service) changeTenant(
-	ctx context.Context, actor audit.Actor, action audit.Action, slug string, apply func(tx pgx.Tx, t *Tenant) error,
+	ctx context.Context, actor audit.Actor, action audit.Action, slug string, apply func(tx pgx.Tx, t *Tenant) error, ask ...string,
 ) (*Tenant, error) {
 	if checkLabel(slug) != "" {
 		return nil, ErrNotFound
@@ -87,7 +105,7 @@ func (s *Service) changeTenant(
 			return ErrNotFound
 		}
 		return apply(tx, before)
-	})
+	}, ask...)
 }
 
 // begin runs a transaction, and says what the database refused in this package's errors.

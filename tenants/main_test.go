@@ -21,7 +21,7 @@ import (
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
 
-var root = audit.Actor{Role: audit.Operator, Name: "root@host"}
+var root = audit.Actor{Role: audit.Operator, Name: "root@host", Confirmed: true}
 
 const baseDomain = "vss.example"
 

@@ -61,21 +61,6 @@ func newRouting(sources, removed []Source) *routing {
 	return r
 }
 
-// routing is that of a tenant, as it is now and whatever becomes of its sources; that of nil routes nothing.
-func (t *Tenant) routing() *routing {
-	if t == nil {
-		return newRouting(nil, nil)
-	}
-	frozen := func(all []Source) []Source {
-		all = slices.Clone(all)
-		for i := range all {
-			all[i].Keys = slices.Clone(all[i].Keys)
-		}
-		return all
-	}
-	return newRouting(frozen(t.Sources), frozen(t.Removed))
-}
-
 func (p place) taken(by *Source) place {
 	switch {
 	case p.source == nil:

@@ -6,14 +6,17 @@ import (
 	"fmt"
 	"log/slog"
 	"net/netip"
+	"reflect"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/uuid"
 	"pgregory.net/rapid"
 
 	"github.com/vss-cloud/vss-cloud/db"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
 )
@@ -75,7 +78,7 @@ func takers(sources, removed []Source, l look) (found []*Source) {
 	issued := slices.ContainsFunc(sources, ours) || slices.ContainsFunc(removed, ours)
 	for i := range sources {
 		s := &sources[i]
-		takes := false
+		var takes bool
 		switch {
 		case l.signature || s.Kind == Signature:
 			takes = l.signature && s.Kind == Signature
@@ -146,8 +149,8 @@ func TestWhatIsSavedIsWhatIsUnambiguous(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		n++
 		slug := fmt.Sprint("t", n)
-		tenant := p.create(t, slug)
-		tenant = p.addSource(t, slug, NewSource{Name: "lnurl", Kind: LNURL, Host: slug + ".vss.example"})
+		p.create(t, slug)
+		tenant := p.addSource(t, slug, NewSource{Name: "lnurl", Kind: LNURL, Host: slug + ".vss.example"})
 		ours := *tenant.source(LNURL).Rules.Issuer
 		if rapid.Bool().Draw(rt, "removed") {
 			tenant = done(t)(p.service.RemoveSource(t.Context(), root, slug, "lnurl"))
@@ -193,6 +196,134 @@ func TestWhatIsSavedIsWhatIsUnambiguous(t *testing.T) {
 			}
 		}
 	})
+}
+
+// What a change of sources does not ask about leaves each credential with the wallet that it named.
+func TestWhatIsNotAskedAboutMovesNoWallet(t *testing.T) {
+	t.Parallel()
+	rapid.Check(t, func(t *rapid.T) {
+		before := &Tenant{Sources: anySources(t, "source", 4), Removed: anySources(t, "removed", 1)}
+		after := before.frozen()
+		switch i := rapid.IntRange(0, 4).Draw(t, "which"); {
+		case i < len(after.Sources) && rapid.Bool().Draw(t, "remove"):
+			after.Removed = append(after.Removed, after.Sources[i])
+			after.Sources = slices.Delete(after.Sources, i, i+1)
+		case i < len(after.Sources):
+			was := after.Sources[i]
+			after.Sources[i] = anySource(t, "changed")
+			after.Sources[i].ID, after.Sources[i].Kind, after.Sources[i].Namespace = was.ID, was.Kind, was.Namespace
+		default:
+			after.Sources = append(after.Sources, anySource(t, "added"))
+		}
+		was, is := newRouting(before.Sources, before.Removed), newRouting(after.Sources, after.Removed)
+		ids := map[uuid.UUID]bool{}
+		for _, src := range slices.Concat(after.Sources, after.Removed) {
+			ids[src.ID] = true
+		}
+		if is.ambiguous(was) != nil || len(ids) < len(after.Sources)+len(after.Removed) {
+			return // refused anyway, by the service or by the database
+		}
+		will := moves(before, after)
+		for _, l := range allLooks() {
+			from, err := was.route(l)
+			to, err2 := is.route(l)
+			if err == nil && err2 == nil && from != nil && (to == nil || to.Namespace != from.Namespace || to.ID != from.ID) && len(will) == 0 {
+				t.Fatalf("%+v goes from %+v to %+v, and nobody is asked", l, from, to)
+			}
+		}
+		if again := moves(after, after.frozen()); len(again) > 0 {
+			t.Fatalf("no change, and it is asked: %q", again)
+		}
+	})
+}
+
+// Two sources with the same keys: b gives its issuer up, and a is given it. Each wallet of b would find nothing.
+func TestAnIssuerIsNotGivenToOtherWalletsUnasked(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	unasked := root
+	unasked.Confirmed = false
+	const issuerA, issuerB = "https://a.example", "https://b.example"
+	p.create(t, "acme")
+	key := jwks(lnurl.NewSigningKey())
+	p.addSource(t, "acme", NewSource{Name: "a", Kind: JWT, Rules: from(issuerA), Keys: key})
+	p.addSource(t, "acme", NewSource{Name: "b", Kind: JWT, Rules: from(issuerB), Keys: key})
+	p.create(t, "open")
+	p.addSource(t, "open", NewSource{Name: "all", Kind: JWT, Rules: from(""), Keys: key})
+
+	asked := func(slug string, change func(audit.Actor) (*Tenant, error), what ...string) {
+		t.Helper()
+		before := done(t)(p.service.Get(t.Context(), slug))
+		_, err := change(unasked)
+		e, ok := errors.AsType[*ConfirmError](err)
+		if !ok || slices.ContainsFunc(what, func(text string) bool { return !strings.Contains(err.Error(), text) }) {
+			t.Errorf("got %v, want to be asked: %q", err, what)
+			return
+		}
+		if len(e.Will) == 0 || !reflect.DeepEqual(before, done(t)(p.service.Get(t.Context(), slug))) {
+			t.Errorf("%v: it was done nevertheless", err)
+		}
+		done(t)(change(root))
+	}
+	set := func(slug, name string, c SourceChange) func(audit.Actor) (*Tenant, error) {
+		return func(by audit.Actor) (*Tenant, error) { return p.service.SetSource(t.Context(), by, slug, name, c) }
+	}
+	add := func(slug string, n NewSource) func(audit.Actor) (*Tenant, error) {
+		return func(by audit.Actor) (*Tenant, error) { return p.service.AddSource(t.Context(), by, slug, n) }
+	}
+	remove := func(slug, name string) func(audit.Actor) (*Tenant, error) {
+		return func(by audit.Actor) (*Tenant, error) { return p.service.RemoveSource(t.Context(), by, slug, name) }
+	}
+	asked("acme", set("acme", "b", SourceChange{Issuer: ptr("https://c.example")}), issuerB, "jwt:b", "refused")
+	asked("acme", set("acme", "a", SourceChange{Issuer: ptr(issuerB)}), issuerA, "refused", "jwt:b", "jwt:a", "finds nothing")
+	asked("acme", remove("acme", "b"), "https://c.example", "jwt:b", "refused")
+	asked("acme", add("acme", NewSource{Name: "c", Kind: JWT, Rules: from("https://c.example"), Keys: key}), "jwt:b", "jwt:c", "finds nothing")
+	asked("acme", remove("acme", "signature"), "Signatures", "sig", "refused")
+
+	asked("open", set("open", "all", SourceChange{Issuer: ptr(issuerA)}), "All other tokens", "jwt:all", "refused")
+	asked("open", add("open", NewSource{Name: "more", Kind: JWT, Rules: from(issuerB), Keys: key}), "jwt:all", "jwt:more", "finds nothing")
+	asked("open", add("open", NewSource{Name: "kin", Kind: JWT, Rules: from("https://d.example"), Keys: key, NamespaceOf: "all"}), "same subject of source \"all\"")
+	for _, c := range []SourceChange{
+		{AudienceRule: ptr(jwt.OneOf), Audiences: []string{"x"}}, {AudienceRule: ptr(jwt.OneOf), Audiences: []string{"y"}},
+		{AudienceRule: ptr(jwt.NoAudience)}, {Algorithms: []string{"ES256"}}, {Claims: map[string]string{"a": "b"}},
+		{Claims: map[string]string{"a": "c"}},
+	} {
+		asked("open", set("open", "all", c), "refused")
+	}
+	asked("open", set("open", "signature", SourceChange{Window: ptr(time.Hour)}), "1h0m0s", "refused")
+	// And what takes nothing away is not asked about.
+	for _, change := range []func(audit.Actor) (*Tenant, error){
+		set("open", "signature", SourceChange{Window: ptr(2 * time.Hour)}),
+		set("open", "all", SourceChange{AudienceRule: ptr(jwt.AnyAudience), Algorithms: jwt.Algorithms(), Claims: map[string]string{}, CheckNotBefore: ptr(false)}),
+		add("acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"}),
+		add("acme", NewSource{Name: "fresh", Kind: JWT, Rules: from("https://fresh.example"), Keys: key}),
+		func(by audit.Actor) (*Tenant, error) {
+			return p.service.RotateKey(t.Context(), by, "acme", "lnurl", false)
+		},
+		func(by audit.Actor) (*Tenant, error) {
+			return p.service.AddKeys(t.Context(), by, "open", "all", jwks(lnurl.NewSigningKey()), jwt.Active)
+		},
+	} {
+		done(t)(change(unasked))
+	}
+	asked("acme", func(by audit.Actor) (*Tenant, error) {
+		return p.service.RotateKey(t.Context(), by, "acme", "lnurl", true)
+	}, "logs in again")
+}
+
+// In one namespace too, a key's name decides which source's rules a token is held to.
+func TestAKidThatChangesItsSourceIsAskedAbout(t *testing.T) {
+	t.Parallel()
+	key := func(kid string) SourceKey { return SourceKey{ID: kid, State: jwt.Active} }
+	all := Source{ID: uuid.New(), Name: "all", Kind: JWT, Namespace: "jwt:x"}
+	kin := Source{ID: uuid.New(), Name: "kin", Kind: JWT, Namespace: "jwt:x", ByKeyID: true, Keys: []SourceKey{key("k1")}}
+	before := &Tenant{Sources: []Source{all, kin}}
+	after := before.frozen()
+	after.Sources[1].Keys = append(after.Sources[1].Keys, key("k2"))
+	want := `Tokens with keys (kid) as "k2" are verified by source "kin" from now on, and no longer by "all".`
+	if will := moves(before, after); !slices.Equal(will, []string{want}) {
+		t.Errorf("got %q", will)
+	}
 }
 
 func TestTheIssuerOfALoginIsNoOtherSources(t *testing.T) {

@@ -39,7 +39,7 @@ type platform struct {
 	service *tenants.Service
 }
 
-var operator = audit.Actor{Role: audit.Operator, Name: "root@host"}
+var operator = audit.Actor{Role: audit.Operator, Name: "root@host", Confirmed: true}
 
 func newPlatform(t testing.TB, slugs ...string) *platform {
 	t.Helper()

@@ -7,11 +7,30 @@ import (
 	"strings"
 
 	"github.com/vss-cloud/vss-cloud/cmd/cli"
+	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 )
 
 // confirm is the flag of a change that can cut wallets off, or hand them to others.
 type confirm struct {
 	Yes bool `help:"Do it without asking."`
+}
+
+// sure makes a change, which the service may want confirmed. It is tried first and asked about then, so that nothing is
+// held up while a person thinks.
+func (c confirm) sure(change func(by audit.Actor) error) error {
+	by := actor()
+	by.Confirmed = c.Yes
+	err := change(by)
+	wants, ok := errors.AsType[*tenants.ConfirmError](err)
+	if !ok {
+		return err
+	}
+	if err := c.ask("%v", wants); err != nil {
+		return err
+	}
+	by.Confirmed = true
+	return change(by)
 }
 
 var errNotConfirmed = errors.New("nothing was done")

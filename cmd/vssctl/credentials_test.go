@@ -217,12 +217,13 @@ func rules(t *testing.T, s *shell, tenant, base string) {
 	i := newIssuer(t, "")
 	set := func(code int, match string, flags ...string) {
 		t.Helper()
-		s.want(code, match, append([]string{"source", "set", tenant, "app"}, flags...)...)
+		s.want(code, match, append([]string{"source", "set", tenant, "app", "--yes"}, flags...)...)
 	}
 	s.with(i.pem(t)).want(0, `aud \["a" "b,c"\], nbf ignored, ES256 EdDSA`, "source", "add", tenant, "app", "--kind", "jwt",
 		"--keys", "-", "--audience", "a", "--audience", "b,c", "--ignore-nbf", "--algorithm", "ES256,EdDSA")
 	token := i.token(t, map[string]any{"sub": "w", "aud": "b,c", "nbf": time.Now().Add(time.Hour).Unix()})
 	answers(t, 200, base, token)
+	s.want(2, "refused before the time in them .* say --yes", "source", "set", tenant, "app", "--nbf")
 	set(0, `any iss, aud \["a" "b,c"\], ES256 EdDSA`, "--nbf")
 	answers(t, 401, base, token)
 	set(0, "any aud, nbf ignored", "--any-audience", "--ignore-nbf")
@@ -250,9 +251,9 @@ func rules(t *testing.T, s *shell, tenant, base string) {
 	set(2, "an algorithm is not one of", "--algorithm", "none")
 	set(2, "window: is of sources of kind signature", "--window", "1h")
 	set(2, "token_life: is of sources of kind lnurl", "--token-life", "1h")
-	set(2, "whoever answers for https://x.test/k .*say --yes", "--jwks-url", "https://x.test/k")
-	set(2, "keys are uploaded", "--jwks-url", "https://x.test/k", "--yes")
-	s.want(0, "within 1h0m0s of now", "source", "set", tenant, "signature", "--window", "1h")
+	set(2, "keys are uploaded", "--jwks-url", "https://x.test/k")
+	s.want(2, "more than 1h0m0s from now are refused .*say --yes", "source", "set", tenant, "signature", "--window", "1h")
+	s.want(0, "within 1h0m0s of now", "source", "set", tenant, "signature", "--window", "1h", "--yes")
 	s.want(2, "window: must be", "source", "set", tenant, "signature", "--window", "25h")
 	s.want(3, "no source", "source", "set", tenant, "none", "--window", "1h")
 	s.want(2, "kind jwt", "source", "add", tenant, "more", "--kind", "lnurl", "--issuer", "x")

@@ -13,6 +13,7 @@ import (
 
 	"github.com/vss-cloud/vss-cloud/cmd/cli"
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
 
@@ -27,6 +28,7 @@ type keyCmd struct {
 
 type keyAddCmd struct {
 	tenantFlags
+	confirm
 	Tenant  string `arg:"" help:"The tenant."`
 	Source  string `arg:"" help:"The source."`
 	File    string `arg:"" help:"The keys, as JWKS, JWK or PEM; - is standard input."`
@@ -42,12 +44,14 @@ func (c keyAddCmd) Run(ctx context.Context, out output) error {
 	if c.Standby {
 		state = jwt.Standby
 	}
-	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
-		t, err := s.AddKeys(ctx, actor(), c.Tenant, c.Source, text, state)
-		if err != nil {
-			return err
-		}
-		return printKeys(out, t, c.Source)
+	return c.sure(func(by audit.Actor) error {
+		return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
+			t, err := s.AddKeys(ctx, by, c.Tenant, c.Source, text, state)
+			if err != nil {
+				return err
+			}
+			return printKeys(out, t, c.Source)
+		})
 	})
 }
 
@@ -101,7 +105,6 @@ type keySetCmd struct {
 
 func (c keySetCmd) Run(ctx context.Context, out output) error {
 	var until time.Time
-	var err error
 	switch {
 	case c.State == jwt.Retired:
 		still := 24 * time.Hour
@@ -109,21 +112,17 @@ func (c keySetCmd) Run(ctx context.Context, out output) error {
 			still = *c.For
 		}
 		until = time.Now().Add(still)
-		err = c.ask("Wallets of tenant %s whose tokens key %s signed are refused from %s on.", c.Tenant, printable(c.KID), until.Format(time.RFC3339))
 	case c.For != nil:
-		err = fmt.Errorf("%w: --for is of --state retired", cli.ErrUsage)
-	case c.State == jwt.Revoked:
-		err = c.ask("Wallets of tenant %s whose tokens key %s signed are refused at once, and the key can never be used again.", c.Tenant, printable(c.KID))
+		return fmt.Errorf("%w: --for is of --state retired", cli.ErrUsage)
 	}
-	if err != nil {
-		return err
-	}
-	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
-		t, err := s.SetKey(ctx, actor(), c.Tenant, c.Source, c.KID, c.State, until)
-		if err != nil {
-			return err
-		}
-		return printKeys(out, t, c.Source)
+	return c.sure(func(by audit.Actor) error {
+		return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
+			t, err := s.SetKey(ctx, by, c.Tenant, c.Source, c.KID, c.State, until)
+			if err != nil {
+				return err
+			}
+			return printKeys(out, t, c.Source)
+		})
 	})
 }
 
@@ -137,21 +136,18 @@ type keyRotateCmd struct {
 }
 
 func (c keyRotateCmd) Run(ctx context.Context, out output) error {
-	if c.Revoke {
-		if err := c.ask("Every wallet of tenant %s that logged in by source %q is refused until it logs in again, which some do only after a restart of the app.", c.Tenant, c.Source); err != nil {
-			return err
-		}
-	}
 	key, err := c.load(c.database)
 	if err != nil {
 		return err
 	}
-	return c.withConfig(ctx, tenants.ServiceConfig{MasterKey: key}, func(ctx context.Context, s *tenants.Service) error {
-		t, err := s.RotateKey(ctx, actor(), c.Tenant, c.Source, c.Revoke)
-		if err != nil {
-			return err
-		}
-		return printKeys(out, t, c.Source)
+	return c.sure(func(by audit.Actor) error {
+		return c.withConfig(ctx, tenants.ServiceConfig{MasterKey: key}, func(ctx context.Context, s *tenants.Service) error {
+			t, err := s.RotateKey(ctx, by, c.Tenant, c.Source, c.Revoke)
+			if err != nil {
+				return err
+			}
+			return printKeys(out, t, c.Source)
+		})
 	})
 }
 

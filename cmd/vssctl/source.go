@@ -17,6 +17,7 @@ import (
 
 	"github.com/vss-cloud/vss-cloud/cmd/cli"
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 	"github.com/vss-cloud/vss-cloud/tenants/egress"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
@@ -85,18 +86,14 @@ func (c sourceAddCmd) Run(ctx context.Context, out output) error {
 			return err
 		}
 	}
-	if c.NamespaceOf != "" {
-		err := c.ask("Whoever proves to source %q that it is a subject gets the data that the same subject of source %q stored. This is for ever.", c.Name, c.NamespaceOf)
-		if err != nil {
-			return err
-		}
-	}
-	return c.withConfig(ctx, cfg, func(ctx context.Context, s *tenants.Service) error {
-		t, err := s.AddSource(ctx, actor(), c.Tenant, n)
-		if err != nil {
-			return err
-		}
-		return printSource(out, t, c.Name)
+	return c.sure(func(by audit.Actor) error {
+		return c.withConfig(ctx, cfg, func(ctx context.Context, s *tenants.Service) error {
+			t, err := s.AddSource(ctx, by, c.Tenant, n)
+			if err != nil {
+				return err
+			}
+			return printSource(out, t, c.Name)
+		})
 	})
 }
 
@@ -215,19 +212,15 @@ type sourceSetCmd struct {
 }
 
 func (c sourceSetCmd) Run(ctx context.Context, out output) error {
-	if c.JWKSURL != nil {
-		err := c.ask("From now on whoever answers for %s says who a wallet of source %q of tenant %s is.", egress.URL(*c.JWKSURL), c.Name, c.Tenant)
-		if err != nil {
-			return err
-		}
-	}
 	cfg := tenants.ServiceConfig{CheckURL: c.client().Check}
-	return c.withConfig(ctx, cfg, func(ctx context.Context, s *tenants.Service) error {
-		t, err := s.SetSource(ctx, actor(), c.Tenant, c.Name, c.change())
-		if err != nil {
-			return err
-		}
-		return printSource(out, t, c.Name)
+	return c.sure(func(by audit.Actor) error {
+		return c.withConfig(ctx, cfg, func(ctx context.Context, s *tenants.Service) error {
+			t, err := s.SetSource(ctx, by, c.Tenant, c.Name, c.change())
+			if err != nil {
+				return err
+			}
+			return printSource(out, t, c.Name)
+		})
 	})
 }
 
@@ -263,15 +256,14 @@ type sourceRemoveCmd struct {
 }
 
 func (c sourceRemoveCmd) Run(ctx context.Context, out output) error {
-	if err := c.ask("Wallets of tenant %s that prove who they are by source %q are refused from now on.", c.Tenant, c.Name); err != nil {
-		return err
-	}
-	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
-		if _, err := s.RemoveSource(ctx, actor(), c.Tenant, c.Name); err != nil {
-			return err
-		}
-		return out.print(map[string]string{"removed": c.Name}, func(w io.Writer) {
-			fmt.Fprintf(w, "removed source %s; what its wallets stored stays, and another source can take them over with --namespace-of\n", c.Name)
+	return c.sure(func(by audit.Actor) error {
+		return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
+			if _, err := s.RemoveSource(ctx, by, c.Tenant, c.Name); err != nil {
+				return err
+			}
+			return out.print(map[string]string{"removed": c.Name}, func(w io.Writer) {
+				fmt.Fprintf(w, "removed source %s; what its wallets stored stays, and another source can take them over with --namespace-of\n", c.Name)
+			})
 		})
 	})
 }

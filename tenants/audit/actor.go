@@ -13,6 +13,9 @@ import (
 type Actor struct {
 	Role Role
 	Name string // within the role, as "root@host": 1 to 200 characters
+
+	// Confirmed: the actor knows what the change does to others, and wants it.
+	Confirmed bool
 }
 
 func (a Actor) String() string { return string(a.Role) + ":" + a.Name }
