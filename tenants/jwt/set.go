@@ -4,12 +4,10 @@
 //   - [Set] verifies tokens with keys of one source, by [Rules];
 //   - [Source] keeps the set of a JWKS that is fetched by URL.
 //
-// It is not jwx, which lacks ES256K unless it is built with a tag, and reads with encoding/json, where the last of two
-// members of one name counts.
-//
 // A token is read strictly, and all that can be said of it without a key is said, before any arithmetic: there
-// is one way to read each token, and a flood of bad ones costs little. The signatures are the standard
-// library's but for secp256k1, which it does not have.
+// is one way to read each token, and a flood of bad ones costs little. Signatures are verified, and the platform's own
+// made, by github.com/lestrrat-go/jwx. Tokens and keys are not read by it: it reads with encoding/json, where the last of
+// two members of one name counts, and has no secp256k1 unless it is built with a tag.
 package jwt
 
 import (

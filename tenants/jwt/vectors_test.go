@@ -25,7 +25,7 @@ func TestTokensThatOthersSignedVerify(t *testing.T) {
 		}
 		// The payloads of the RFCs are not all claims, so this is about the signatures.
 		verifies := func(signed, sig []byte) bool {
-			return keys[0].fields.fit(algorithmNamed(v.Alg)) && algorithmNamed(v.Alg).verify(keys[0].public, signed, sig)
+			return keys[0].fields.fit(algorithmNamed(v.Alg)) && VerifySignature(v.Alg, keys[0].public, signed, sig)
 		}
 		signed := []byte(v.Token[:last])
 		if !verifies(signed, sig) {
@@ -127,7 +127,7 @@ func TestASaltIsAsLongAsTheHash(t *testing.T) {
 	signed := []byte("x")
 	for length, want := range map[int]bool{32: true, 20: false, 31: false, 33: false} {
 		sig := must(rsa.SignPSS(rand.Reader, issuersRSA(), crypto.SHA256, digest(crypto.SHA256, signed), &rsa.PSSOptions{SaltLength: length}))
-		if got := algorithmNamed("PS256").verify(&issuersRSA().PublicKey, signed, sig); got != want {
+		if got := VerifySignature("PS256", &issuersRSA().PublicKey, signed, sig); got != want {
 			t.Errorf("a salt of %d bytes: %v", length, got)
 		}
 	}

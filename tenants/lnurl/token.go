@@ -13,6 +13,8 @@ import (
 	"io"
 	"log/slog"
 	"time"
+
+	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
 
 const (
@@ -112,15 +114,11 @@ func (k *SigningKey) Sign(subject, issuer string, now time.Time, life time.Durat
 	}{issuer, subject, now.Unix(), now.Unix() + int64(life/time.Second)})
 
 	signed := k.header + "." + encode(claims)
-	digest := sha256.Sum256([]byte(signed))
-	r, s, err := ecdsa.Sign(rand.Reader, k.private(), digest[:])
+	sig, err := jwt.SignES256(k.private(), []byte(signed))
 	if err != nil {
 		panic(err) // as for a new key
 	}
-	var sig [2 * coordinateSize]byte
-	r.FillBytes(sig[:coordinateSize])
-	s.FillBytes(sig[coordinateSize:])
-	return signed + "." + encode(sig[:])
+	return signed + "." + encode(sig)
 }
 
 // String is the id, as for every other way of printing a key.
