@@ -38,6 +38,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/storage/postgres"
 	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/audit"
+	"github.com/vss-cloud/vss-cloud/tenants/callers"
 	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
 )
 
@@ -79,7 +80,7 @@ type platform struct {
 	database  string        // its URL, as its owner
 	proxy     *dbtest.Proxy // between the server and its database
 	service   *tenants.Service
-	directory *tenants.Directory
+	directory *callers.Directory
 	server    *api.Server
 	address   string // of the server
 	http      *http.Client
@@ -145,11 +146,11 @@ func (p *platform) run(t testing.TB, changes []func(*api.Config)) {
 	t.Helper()
 	pool := open(t, p.proxy.URL(), db.RoleAPI)
 	var err error
-	p.directory, err = tenants.NewDirectory(pool, tenants.DirectoryConfig{BaseDomain: baseDomain, Timeout: time.Minute})
+	p.directory, err = callers.NewDirectory(pool, callers.DirectoryConfig{BaseDomain: baseDomain, Timeout: time.Minute})
 	check(t, err)
 	check(t, p.directory.Refresh(t.Context()))
 	store := postgres.New(pool, postgres.Config{AllowDataLoss: true})
-	auth := tenants.NewAuthenticator(tenants.AuthenticatorConfig{})
+	auth := callers.NewAuthenticator(callers.AuthenticatorConfig{})
 	cfg := api.Config{
 		Store:         store,
 		Tenants:       p.directory,
@@ -161,7 +162,7 @@ func (p *platform) run(t testing.TB, changes []func(*api.Config)) {
 	for _, change := range changes {
 		change(&cfg)
 	}
-	cfg.Logins, err = tenants.NewLogins(cfg.Auth, tenants.LoginsConfig{
+	cfg.Logins, err = callers.NewLogins(cfg.Auth, callers.LoginsConfig{
 		Pool: open(t, p.proxy.URL(), db.RoleAPI), Limiter: cfg.Quota.Limiter, MasterKey: masterKey(),
 	})
 	check(t, err)

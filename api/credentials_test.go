@@ -18,6 +18,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/api"
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/callers"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
 )
@@ -364,7 +365,7 @@ func TestAFloodOfForgedSignaturesIsToldToComeBackAndKnownWalletsAreServed(t *tes
 	t.Parallel()
 	now := time.Now() // which stands still, so that the budget of suspects does not grow
 	p := start(t, func(cfg *api.Config) {
-		cfg.Auth = tenants.NewAuthenticator(tenants.AuthenticatorConfig{Now: func() time.Time { return now }})
+		cfg.Auth = callers.NewAuthenticator(callers.AuthenticatorConfig{Now: func() time.Time { return now }})
 	})
 	known := p.wallet(t, "acme", 1)
 	known.put(t, "k", "v").wantDone(t)

@@ -13,7 +13,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/api"
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
 	"github.com/vss-cloud/vss-cloud/storage"
-	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/callers"
 )
 
 // As on a machine that was paused: the request and the end of its connection have both arrived when the process
@@ -27,7 +27,7 @@ func TestAPutWhoseClientHasLeftDoesNotReachTheStore(t *testing.T) {
 		reached.Add(1)
 		return nil
 	}}), func(cfg *api.Config) {
-		cfg.Auth = tenants.NewAuthenticator(tenants.AuthenticatorConfig{Now: func() time.Time {
+		cfg.Auth = callers.NewAuthenticator(callers.AuthenticatorConfig{Now: func() time.Time {
 			if stands.Load() {
 				arrived <- struct{}{}
 				<-goOn

@@ -14,6 +14,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/quota"
 	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/callers"
 )
 
 // Errors of the edge itself.
@@ -98,18 +99,18 @@ var answers = []struct {
 	{storage.ErrNoSuchKey, answer{status: 404, code: vsspb.ErrorCode_NO_SUCH_KEY_EXCEPTION, outcome: quota.NotFound}},
 	{errNotEnrolled, answer{status: 401, code: vsspb.ErrorCode_AUTH_EXCEPTION}.because(quota.Enrolment)},
 
-	{tenants.ErrUnknownTenant, internal(403, "")},
-	{tenants.ErrHostNamesTenant, internal(403, "")},
+	{callers.ErrUnknownTenant, internal(403, "")},
+	{callers.ErrHostNamesTenant, internal(403, "")},
 	{tenants.ErrClosed, internal(403, "").because(quota.State)},
 	{tenants.ErrReadOnly, internal(403, "").because(quota.State)},
 	{storage.ErrBlocked, internal(403, "").because(quota.Blocked)},
-	{tenants.ErrSuspect, internal(429, "").because(quota.AddressRate).soon().logged(slog.LevelWarn)},
+	{callers.ErrSuspect, internal(429, "").because(quota.AddressRate).soon().logged(slog.LevelWarn)},
 
 	{quota.ErrQueueFull, internal(503, "").because(quota.Overload).soon().logged(slog.LevelWarn)},
 	{quota.ErrQueueTimeout, internal(503, "").because(quota.Overload).soon().logged(slog.LevelWarn)},
 	{errOverloaded, internal(503, "").because(quota.Overload).soon().logged(slog.LevelWarn)},
-	{tenants.ErrNotLoaded, internal(503, "").soon().logged(slog.LevelWarn)},
-	{tenants.ErrKeysUnavailable, internal(503, "").soon().logged(slog.LevelWarn)},
+	{callers.ErrNotLoaded, internal(503, "").soon().logged(slog.LevelWarn)},
+	{callers.ErrKeysUnavailable, internal(503, "").soon().logged(slog.LevelWarn)},
 	{errDraining, internal(503, "").soon().logged(slog.LevelWarn)},
 	{errSlowBody, internal(503, "").soon().logged(slog.LevelWarn)},
 
@@ -127,7 +128,7 @@ func answerTo(err error) answer {
 		unread   *badRequest
 		method   *badMethod
 		large    *tooLarge
-		auth     *tenants.AuthError
+		auth     *callers.AuthError
 		rate     *limited
 		exceeded *storage.ExceededError
 	)
@@ -178,7 +179,7 @@ func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	if a.retryAfter > 0 {
 		w.Header().Set("Retry-After", strconv.FormatInt(quota.Seconds(a.retryAfter), 10))
 	}
-	if errors.Is(err, tenants.ErrUnknownTenant) || errors.Is(err, tenants.ErrHostNamesTenant) {
+	if errors.Is(err, callers.ErrUnknownTenant) || errors.Is(err, callers.ErrHostNamesTenant) {
 		w.Header().Set(reasonHeader, "unknown_tenant")
 	}
 	if method, ok := errors.AsType[*badMethod](err); ok {

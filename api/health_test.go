@@ -13,7 +13,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/db/dbtest"
 	"github.com/vss-cloud/vss-cloud/storage"
-	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/callers"
 )
 
 // health asks one of the paths that load balancers and orchestrators ask.
@@ -63,15 +63,15 @@ func TestAServerIsReadyWhenItCanServe(t *testing.T) {
 
 func TestAServerThatKnowsNoTenantsYetIsNotReadyAndSaysNothingOfThem(t *testing.T) {
 	t.Parallel()
-	var directory *tenants.Directory
+	var directory *callers.Directory
 	p := start(t, func(cfg *api.Config) {
 		var err error
-		directory, err = tenants.NewDirectory(open(t, dbtest.New(t), db.RoleAPI), tenants.DirectoryConfig{Timeout: time.Minute})
+		directory, err = callers.NewDirectory(open(t, dbtest.New(t), db.RoleAPI), callers.DirectoryConfig{Timeout: time.Minute})
 		check(t, err)
 		cfg.Tenants = directory
 	})
 	p.health(t, "/livez").wantHealthy(t)
-	p.health(t, "/readyz").wantNotReady(t, tenants.ErrNotLoaded.Error())
+	p.health(t, "/readyz").wantNotReady(t, callers.ErrNotLoaded.Error())
 	w := p.wallet(t, "acme", 1)
 	for _, c := range calls {
 		w.call(t, c.name, c.body).want(t, 503, internal)

@@ -9,7 +9,7 @@ import (
 
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
 	"github.com/vss-cloud/vss-cloud/quota"
-	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/callers"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
 )
 
@@ -24,7 +24,7 @@ func (s *Server) login() http.Handler {
 			rq.call = "lnurlAuth"
 			tenant, err := s.cfg.Tenants.Resolve(r.Host, chi.URLParam(r, "tenant"))
 			if err != nil {
-				if errors.Is(err, tenants.ErrNotLoaded) {
+				if errors.Is(err, callers.ErrNotLoaded) {
 					return nil, err
 				}
 				return nil, &lnurl.Error{Reason: err.Error()}
@@ -38,7 +38,7 @@ func (s *Server) login() http.Handler {
 			switch {
 			case refused:
 				rq.answer, rq.refusal = answer{code: vsspb.ErrorCode_AUTH_EXCEPTION, outcome: quota.Unauthenticated}, refusal.Reason
-				if limited, ok := errors.AsType[*tenants.LoginLimitedError](o.Err); ok {
+				if limited, ok := errors.AsType[*callers.LoginLimitedError](o.Err); ok {
 					rq.answer = internal(200, "").because(limited.Reason)
 				}
 				logins.Refused(rq.tenant, refusal)

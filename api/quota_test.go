@@ -24,6 +24,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/quota"
 	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/callers"
 )
 
 // governed is a platform with everything that package quota has.
@@ -591,8 +592,8 @@ func TestAWalletIsActiveAndItsBytesAreBilledByWhatWasServed(t *testing.T) {
 			r.Header.Set("Authorization", "nobody")
 			w.do(t, r).want(t, 401, noAuth)
 		}, quota.Unauthenticated, false, false},
-		{"not known, and not allowed to be", failing(&tenants.AuthError{Source: "signature", Reason: "not on the list"}), put, quota.Unauthenticated, false, false},
-		{"too many calls", failing(tenants.ErrSuspect), put, quota.Refused, false, false},
+		{"not known, and not allowed to be", failing(&callers.AuthError{Source: "signature", Reason: "not on the list"}), put, quota.Unauthenticated, false, false},
+		{"too many calls", failing(callers.ErrSuspect), put, quota.Refused, false, false},
 		{"blocked", failing(storage.ErrBlocked), put, quota.Refused, false, false},
 		{"beyond a ceiling", failing(&storage.ExceededError{Limit: "value_size"}), put, quota.Refused, false, false},
 		{"overloaded", failing(quota.ErrQueueFull), put, quota.Refused, false, false},
@@ -651,15 +652,15 @@ func TestAnAnswerHasItsOutcomeAndItsReason(t *testing.T) {
 		{&storage.InvalidError{Reason: "odd"}, 400, invalid, quota.Invalid, quota.NoReason},
 		{storage.ErrConflict, 409, conflict, quota.Conflicted, quota.NoReason},
 		{storage.ErrNoSuchKey, 404, noSuch, quota.NotFound, quota.NoReason},
-		{&tenants.AuthError{Reason: "odd"}, 401, noAuth, quota.Unauthenticated, quota.NoReason},
+		{&callers.AuthError{Reason: "odd"}, 401, noAuth, quota.Unauthenticated, quota.NoReason},
 		{&storage.ExceededError{Limit: "value_size"}, 507, internal, quota.Refused, quota.Storage},
 		{storage.ErrBlocked, 403, internal, quota.Refused, quota.Blocked},
 		{tenants.ErrReadOnly, 403, internal, quota.Refused, quota.State},
 		{tenants.ErrClosed, 403, internal, quota.Refused, quota.State},
-		{tenants.ErrSuspect, 429, internal, quota.Refused, quota.AddressRate},
+		{callers.ErrSuspect, 429, internal, quota.Refused, quota.AddressRate},
 		{quota.ErrQueueFull, 503, internal, quota.Refused, quota.Overload},
 		{fmt.Errorf("%w: %w", storage.ErrTooLate, quota.ErrQueueTimeout), 503, internal, quota.Refused, quota.Overload},
-		{tenants.ErrKeysUnavailable, 503, internal, quota.Failed, quota.NoReason},
+		{callers.ErrKeysUnavailable, 503, internal, quota.Failed, quota.NoReason},
 		{storage.ErrAmbiguous, 500, internal, quota.Failed, quota.NoReason},
 		{fmt.Errorf("%w: %w", storage.ErrAmbiguous, context.Canceled), 500, internal, quota.Failed, quota.NoReason},
 		{storage.ErrUnavailable, 503, internal, quota.Failed, quota.NoReason},

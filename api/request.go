@@ -8,7 +8,7 @@ import (
 	"github.com/go-chi/chi/v5/middleware"
 
 	"github.com/vss-cloud/vss-cloud/storage"
-	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/callers"
 )
 
 // request is one request from its headers to its log line: whose it is, what it holds, what it found and how it
@@ -18,7 +18,7 @@ type request struct {
 	from   netip.Addr
 	call   string // "" for what is not a call
 
-	tenant *tenants.Tenant  // nil: none was found
+	tenant *callers.Tenant  // nil: none was found
 	wallet storage.WalletID // zero: no credential was verified
 
 	// known: the wallet has written before. It may have where this is false: see standing.

@@ -19,7 +19,7 @@ import (
 	"go.opentelemetry.io/contrib/instrumentation/net/http/otelhttp"
 
 	"github.com/vss-cloud/vss-cloud/storage"
-	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/callers"
 )
 
 // routes is the order of everything a request passes, outermost first.
@@ -66,9 +66,9 @@ func (s *Server) routes() http.Handler {
 	if s.cfg.Logins != nil {
 		login := s.login()
 		for _, base := range []string{"", "/t/{tenant}"} {
-			r.Handle(base+tenants.LoginPath, login)
-			r.Get(base+tenants.KeysPath, s.loginKeys)
-			r.Head(base+tenants.KeysPath, s.loginKeys)
+			r.Handle(base+callers.LoginPath, login)
+			r.Get(base+callers.KeysPath, s.loginKeys)
+			r.Head(base+callers.KeysPath, s.loginKeys)
 		}
 	}
 	return r
@@ -205,7 +205,7 @@ func (s *Server) ready(ctx context.Context) (err error) {
 		return err
 	}
 	if !s.cfg.Tenants.Loaded() {
-		return tenants.ErrNotLoaded
+		return callers.ErrNotLoaded
 	}
 	return nil
 }

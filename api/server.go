@@ -23,15 +23,15 @@ import (
 	"go.opentelemetry.io/otel/metric"
 
 	"github.com/vss-cloud/vss-cloud/storage"
-	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/callers"
 )
 
 // Config of a [Server].
 type Config struct {
 	Store   storage.Store
-	Tenants *tenants.Directory
-	Auth    *tenants.Authenticator
-	Logins  *tenants.Logins // nil: no LNURL-auth
+	Tenants *callers.Directory
+	Auth    *callers.Authenticator
+	Logins  *callers.Logins // nil: no LNURL-auth
 	Quota   Quota
 
 	// Ready says whether the database answers; it has two seconds. For /readyz.

@@ -16,6 +16,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
 	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/callers"
 )
 
 // Every answer in these tests is held to CONTRACT section 1 as it is read, by answer.wantContract.
@@ -299,8 +300,8 @@ func TestARefusedMethodIsToldThoseOfItsPath(t *testing.T) {
 	for path, allow := range map[string]string{
 		"/livez": "GET", "/readyz": "GET",
 		"/t/acme/vss/getObject": "POST", "/t/%61cme/vss/getObject": "POST",
-		tenants.KeysPath: "GET, HEAD", "/t/acme" + tenants.KeysPath: "GET, HEAD",
-		tenants.LoginPath: "GET, HEAD",
+		callers.KeysPath: "GET, HEAD", "/t/acme" + callers.KeysPath: "GET, HEAD",
+		callers.LoginPath: "GET, HEAD",
 	} {
 		for _, method := range []string{"GET", "HEAD", "POST", "PUT", "DELETE"} {
 			if slices.Contains(strings.Split(allow, ", "), method) {

@@ -63,7 +63,7 @@ func (s *Service) change(
 		if err != nil {
 			return err
 		}
-		if err := newRouting(subject.now.Sources, subject.now.Removed).ambiguous(newRouting(before.Sources, before.Removed)); err != nil {
+		if err := NewRouting(subject.now.Sources, subject.now.Removed).Ambiguous(NewRouting(before.Sources, before.Removed)); err != nil {
 			ambiguous, _ := errors.AsType[*ambiguity](err)
 			return ambiguous.invalid()
 		}
@@ -147,7 +147,7 @@ func domainFacts(d *Domain) any { return map[string]any{"state": d.State, "vouch
 
 // find is the tenant with this slug, or nil.
 func find(ctx context.Context, tx pgx.Tx, slug string) (*Tenant, error) {
-	found, err := load(ctx, tx, &slug)
+	found, err := Load(ctx, tx, &slug)
 	if err != nil || len(found) == 0 {
 		return nil, err
 	}

@@ -71,7 +71,7 @@ func (s *Service) RotateClientKey(ctx context.Context, actor audit.Actor, slug, 
 		switch {
 		case old == nil:
 			return noClientKey(prefix)
-		case !old.good(time.Now()):
+		case !old.Good(time.Now()):
 			return &InvalidError{"client_key", "was revoked, or has expired: add a new one"}
 		}
 		until := time.Now().Add(overlap)
@@ -113,7 +113,7 @@ func (s *Service) RevokeClientKey(ctx context.Context, actor audit.Actor, slug, 
 
 // opens says whether the tenant has a good client key besides the one with this prefix.
 func (t *Tenant) opens(but string) bool {
-	return slices.ContainsFunc(t.ClientKeys, func(k ClientKey) bool { return k.Prefix != but && k.good(time.Now()) })
+	return slices.ContainsFunc(t.ClientKeys, func(k ClientKey) bool { return k.Prefix != but && k.Good(time.Now()) })
 }
 
 func (t *Tenant) clientKey(prefix string) *ClientKey {

@@ -71,7 +71,7 @@ func (s *Service) AddDomain(ctx context.Context, actor audit.Actor, slug, host s
 // checkDomain is the host as it is stored.
 func (s *Service) checkDomain(domain string) (string, error) {
 	host, err := normalDomain(domain)
-	if err == nil && atOrBelow(host, s.cfg.BaseDomain) {
+	if err == nil && AtOrBelow(host, s.cfg.BaseDomain) {
 		err = fmt.Errorf("%q belongs to the platform, whose base domain is %s", host, s.cfg.BaseDomain)
 	}
 	if err != nil {
@@ -190,7 +190,7 @@ func (s *Service) RemoveDomain(ctx context.Context, actor audit.Actor, slug, dom
 		if t.domain(host) == nil {
 			return noDomain(domain)
 		}
-		if src := t.source(LNURL); src != nil && src.Host == host {
+		if src := t.Source(LNURL); src != nil && src.Host == host {
 			return &InvalidError{"domain", fmt.Sprintf("is the host of source %q, from which wallets have their keys", src.Name)}
 		}
 		return dbgen.New().DeleteDomain(ctx, tx, dbgen.DeleteDomainParams{TenantID: t.ID, Host: host})

@@ -1,8 +1,6 @@
 package tenants
 
 import (
-	"errors"
-	"net"
 	"reflect"
 	"testing"
 )
@@ -26,56 +24,6 @@ func (p *platform) state(t *testing.T, slug, host string) DomainState {
 		return ""
 	}
 	return d.State
-}
-
-func TestAClaimedDomainIsServedOnceDNSProvesIt(t *testing.T) {
-	t.Parallel()
-	p := newPlatform(t)
-	p.create(t, "acme")
-	p.claim(t, "acme", "vss.served.com")
-	d := newDirectory(t, open(t, p.url, "vss_api"), DirectoryConfig{})
-	served := func(want error) {
-		t.Helper()
-		if err := d.Refresh(t.Context()); err != nil {
-			t.Fatal(err)
-		}
-		_, err := d.Resolve("vss.served.com", "")
-		wantError(t, err, want)
-	}
-	served(ErrUnknownTenant)
-	_, err := p.service.CheckDomain(t.Context(), root, "acme", "vss.served.com")
-	wantError(t, err, ErrUnproved)
-	served(ErrUnknownTenant)
-
-	p.prove(t, "acme", "vss.served.com")
-	done(t)(p.service.CheckDomain(t.Context(), root, "acme", "VSS.served.com."))
-	served(nil)
-
-	// A record that is gone makes the domain lost, and cuts off nobody.
-	name, _ := done(t)(p.service.Get(t.Context(), "acme")).domain("vss.served.com").Record()
-	records.Delete(name + ".")
-	_, err = p.service.CheckDomain(t.Context(), root, "acme", "vss.served.com")
-	wantError(t, err, ErrUnproved)
-	if got := p.state(t, "acme", "vss.served.com"); got != Lost {
-		t.Errorf("the domain is %s", got)
-	}
-	served(nil)
-	p.prove(t, "acme", "vss.served.com")
-	done(t)(p.service.CheckDomain(t.Context(), root, "acme", "vss.served.com"))
-	if got := p.state(t, "acme", "vss.served.com"); got != Verified {
-		t.Errorf("the domain is %s", got)
-	}
-
-	// DNS that does not answer changes nothing.
-	records.Store(name+".", &net.DNSError{Err: "server misbehaving", IsTemporary: true})
-	if _, err := p.service.CheckDomain(t.Context(), root, "acme", "vss.served.com"); err == nil || errors.Is(err, ErrUnproved) {
-		t.Errorf("got %v", err)
-	}
-	if got := p.state(t, "acme", "vss.served.com"); got != Verified {
-		t.Errorf("the domain is %s", got)
-	}
-	done(t)(p.service.RemoveDomain(t.Context(), root, "acme", "vss.served.com"))
-	served(ErrUnknownTenant)
 }
 
 func TestAClaimKeepsNobodyFromProvingADomainAndAProvedOneIsTaken(t *testing.T) {

@@ -2,6 +2,7 @@ package tenants
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -13,7 +14,17 @@ import (
 	"github.com/vss-cloud/vss-cloud/tenants/audit"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
+	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
 )
+
+// KeySettles is how long after its creation a key begins to sign, where there is an older one: by then every
+// instance knows it, also where clocks differ, and whoever keeps the published keys as long as they say.
+const KeySettles = 30 * time.Second
+
+// LoginGrace is how long past its exp a token of a login is taken. Clients replace one a minute before that by the device's
+// clock, and never when they are refused (CONTRACT section 4.3): without it, a wallet whose clock is some minutes behind
+// could not save its channels until its clock gets there, at the end of each token.
+const LoginGrace = 10 * time.Minute
 
 // maxSourceKeys is how many keys a source can have, revoked ones included.
 const maxSourceKeys = 100
@@ -40,7 +51,7 @@ func (s *Service) AddKeys(ctx context.Context, actor audit.Actor, slug, source s
 		case len(src.Keys)+len(keys) > maxSourceKeys:
 			return &InvalidError{"keys", fmt.Sprintf("are too many: a source can have %d, revoked ones included", maxSourceKeys)}
 		}
-		had, err := src.parseKeys()
+		had, err := src.ParseKeys()
 		if err != nil {
 			return err
 		}
@@ -123,7 +134,7 @@ func (s *Service) revokeFetched(ctx context.Context, tx pgx.Tx, src *Source, kid
 			continue
 		}
 		found = true
-		if k.State == jwt.Revoked || slices.Contains(src.revoked(), k.Thumbprint()) { // or twice in the set
+		if k.State == jwt.Revoked || slices.Contains(src.Revoked(), k.Thumbprint()) { // or twice in the set
 			continue
 		}
 		revoked := SourceKey{ID: k.ID(), Public: k.JWK(), State: jwt.Revoked}
@@ -161,7 +172,7 @@ func (s *Source) fetchedKeys(ctx context.Context, tx dbgen.DBTX) ([]jwt.Key, err
 		return nil, err
 	}
 	// Read as what was fetched: unlike what a person gives, it may have two keys of one kid.
-	fetched, err := jwt.NewSource(jwt.SourceConfig{Document: documents[0].Document, Revoked: s.revoked()})
+	fetched, err := jwt.NewSource(jwt.SourceConfig{Document: documents[0].Document, Revoked: s.Revoked()})
 	if err != nil {
 		return nil, err
 	}
@@ -193,7 +204,7 @@ func (s *Service) RotateKey(ctx context.Context, actor audit.Actor, slug, source
 				k.State, k.Until = jwt.Revoked, time.Time{}
 			case !revoke && k.State == jwt.Active:
 				// It still signs for a moment, clocks differ, and the life of tokens may have been longer before.
-				k.State, k.Until = jwt.Retired, now.Add(keySettles+MaxTokenLife+LoginGrace+5*time.Minute)
+				k.State, k.Until = jwt.Retired, now.Add(KeySettles+MaxTokenLife+LoginGrace+5*time.Minute)
 			default:
 				continue
 			}
@@ -212,7 +223,7 @@ func (s *Service) newSigningKey(tenant uuid.UUID) SourceKey {
 	return SourceKey{
 		ID:     key.ID(),
 		Public: key.Public().JSON(),
-		Sealed: s.cfg.MasterKey.Seal(key.PKCS8(), signingContext(tenant, key.ID())),
+		Sealed: s.cfg.MasterKey.Seal(key.PKCS8(), SigningContext(tenant, key.ID())),
 		State:  jwt.Active,
 	}
 }
@@ -228,7 +239,7 @@ func (s *Service) Reseal(ctx context.Context, actor audit.Actor) (resealed int, 
 		return 0, err
 	}
 	for _, t := range all {
-		if t.source(LNURL) == nil && !slices.ContainsFunc(t.Removed, func(src Source) bool { return src.Kind == LNURL }) {
+		if t.Source(LNURL) == nil && !slices.ContainsFunc(t.Removed, func(src Source) bool { return src.Kind == LNURL }) {
 			continue
 		}
 		_, err := s.changeTenant(ctx, actor, "key.reseal", t.Slug, func(tx pgx.Tx, t *Tenant) error {
@@ -238,7 +249,7 @@ func (s *Service) Reseal(ctx context.Context, actor audit.Actor) (resealed int, 
 					if k.Sealed == nil {
 						continue
 					}
-					sealed, err := s.cfg.MasterKey.Reseal(k.Sealed, signingContext(t.ID, k.ID))
+					sealed, err := s.cfg.MasterKey.Reseal(k.Sealed, SigningContext(t.ID, k.ID))
 					if err != nil {
 						return fmt.Errorf("the signing key %s of tenant %s: %w", k.ID, t.Slug, err)
 					}
@@ -273,4 +284,65 @@ func updateKey(ctx context.Context, tx pgx.Tx, source uuid.UUID, k *SourceKey) e
 		p.RetiresAt = &k.Until
 	}
 	return dbgen.New().UpdateSourceKey(ctx, tx, p)
+}
+
+// checkKeys says with an [*InvalidError] what makes the keys of a JWT source useless, or too many to try.
+func (s *Source) checkKeys() error {
+	if s.Kind != JWT || s.JWKSURL != "" {
+		return nil
+	}
+	keys, err := s.ParseKeys()
+	if err != nil {
+		return err
+	}
+	unnamed := 0
+	for _, k := range keys {
+		if k.State == jwt.Revoked {
+			continue
+		}
+		if s.ByKeyID && !k.Named() {
+			return &InvalidError{"keys", fmt.Sprintf("source %q is told by the kids of its keys, and has one without a kid", s.Name)}
+		}
+		if !s.Rules.Takes(k) {
+			return &InvalidError{"keys", fmt.Sprintf("no algorithm that source %q takes is for its key %.200q (%s)", s.Name, k.ID(), k.Describe())}
+		}
+		if !k.Named() && k.State != jwt.Standby {
+			unnamed++
+		}
+	}
+	if unnamed > jwt.MaxUnnamed {
+		return &InvalidError{"keys", fmt.Sprintf("source %q would have %d keys without a kid that verify, and a token is tried with %d at most: revoke old ones first", s.Name, unnamed, jwt.MaxUnnamed)}
+	}
+	return nil
+}
+
+// ParseKeys are the source's keys, in the states they have there. Those that do not parse are left out, and said
+// in the error.
+func (s *Source) ParseKeys() (keys []jwt.Key, err error) {
+	for _, stored := range s.Keys {
+		k, bad := jwt.ParseKey(stored.Public)
+		if bad != nil {
+			err = errors.Join(err, fmt.Errorf("%s: %w", stored.ID, bad))
+			continue
+		}
+		k.State, k.Until = stored.State, stored.Until
+		keys = append(keys, k)
+	}
+	return keys, err
+}
+
+// SigningContext binds a sealed signing key to its place.
+func SigningContext(tenant uuid.UUID, kid string) []byte {
+	return masterkey.Context("lnurl signing key", tenant.String(), kid)
+}
+
+// Revoked are the thumbprints of the source's keys that must not verify.
+func (s *Source) Revoked() (thumbprints []string) {
+	keys, _ := s.ParseKeys()
+	for _, k := range keys {
+		if k.State == jwt.Revoked {
+			thumbprints = append(thumbprints, k.Thumbprint())
+		}
+	}
+	return thumbprints
 }

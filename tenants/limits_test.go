@@ -12,54 +12,11 @@ import (
 
 	"github.com/google/uuid"
 
-	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
 	"github.com/vss-cloud/vss-cloud/quota"
 	"github.com/vss-cloud/vss-cloud/tenants/audit"
-	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
 )
-
-func TestATenantHasTheLimitsOfItsPlanButForItsOwn(t *testing.T) {
-	t.Parallel()
-	p := newPlatform(t)
-	p.create(t, "acme")
-	plans, err := p.service.Plans(t.Context())
-	if err != nil {
-		t.Fatal(err)
-	}
-	small := maps.Clone(plans["standard"])
-	small["wallets"], small["objects_per_store"] = 10, 1000
-	if err := p.service.SavePlan(t.Context(), root, "small", "", small); err != nil {
-		t.Fatal(err)
-	}
-	five := int64(5)
-	after := p.set(t, "acme", Change{Plan: ptr("small"), Limits: map[string]*int64{"wallets": &five}})
-	if after.Limits.Wallets != 5 || after.Limits.ObjectsPerStore != 1000 || after.Plan != "small" {
-		t.Errorf("got %+v", after.Limits)
-	}
-	small["objects_per_store"] = 7
-	if err := p.service.SavePlan(t.Context(), root, "small", "", small); err != nil {
-		t.Fatal(err)
-	}
-	if got := p.known(t, "acme").Limits; got.Wallets != 5 || got.ObjectsPerStore != 7 {
-		t.Errorf("got %+v", got)
-	}
-	if got, err := p.service.Plan(t.Context(), "small"); err != nil || got["objects_per_store"] != 7 {
-		t.Errorf("got %v, %v", got, err)
-	}
-	wantInvalid(t, p.service.DeletePlan(t.Context(), root, "small"), "plan") // it is in use
-	p.set(t, "acme", Change{Plan: ptr("standard"), Limits: map[string]*int64{"wallets": nil}})
-	if err := p.service.DeletePlan(t.Context(), root, "small"); err != nil {
-		t.Error(err)
-	}
-	wantError(t, p.service.DeletePlan(t.Context(), root, "small"), ErrNotFound)
-	_, err = p.service.Plan(t.Context(), "small")
-	wantError(t, err, ErrNotFound)
-	if n := query[int](t, p, "SELECT count(*) FROM audit_log WHERE tenant_id IS NULL AND action LIKE 'plan.%'"); n != 3 {
-		t.Errorf("%d audit rows of plans", n)
-	}
-}
 
 func TestAPlanSaysEveryLimitInBounds(t *testing.T) {
 	t.Parallel()
@@ -363,78 +320,5 @@ func TestAChangeOfKeysIsAnEvent(t *testing.T) {
 	}
 	if text := query[string](t, p, "SELECT string_agg(detail::text, '') FROM events"); !strings.Contains(text, "key:lnurl:") {
 		t.Errorf("the events say %s", text)
-	}
-}
-
-func TestKeysThatChangeAtAURLAreAnEventOnceHoweverManyInstancesSeeIt(t *testing.T) {
-	t.Parallel()
-	p := newPlatform(t)
-	p.create(t, "acme")
-	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from(""), JWKSURL: "https://a.example/keys"})
-	first, second := lnurl.NewSigningKey(), lnurl.NewSigningKey()
-	pool := open(t, p.url, db.RoleAPI)
-	issuer := &issuerServer{}
-	var instances []*jwt.Source
-	start := func() {
-		d := newDirectory(t, pool, DirectoryConfig{Fetch: issuer.get, Saves: pool})
-		run(t, d)
-		eventually(t, "the directory is loaded", d.Loaded)
-		instances = append(instances, find1(t, d, "acme").schemes.anyToken().issuer)
-	}
-	before := query[int](t, p, "SELECT count(*) FROM events")
-	events := func() int { return query[int](t, p, "SELECT count(*) FROM events") - before }
-	settled := func(want string) { // that all have these keys, and have kept them
-		t.Helper()
-		var kept sync.WaitGroup
-		for _, keys := range instances {
-			kept.Go(func() { done(t)(nil, keys.Refresh(t.Context())) })
-		}
-		kept.Wait()
-		eventually(t, "the keys are kept", func() bool {
-			return strings.Contains(query[string](t, p, "SELECT coalesce(max(convert_from(document, 'UTF8')), '') FROM jwks_documents"), want)
-		})
-	}
-	issuer.set(false, first)
-	start()
-	start()
-	settled(first.ID())
-	if n := events(); n != 0 {
-		t.Errorf("the first keys of a URL are %d events", n)
-	}
-	issuer.set(false, first, second)
-	settled(second.ID())
-	start() // late
-	settled(second.ID())
-	if n := events(); n != 1 {
-		t.Errorf("a change that three instances saw is %d events", n)
-	}
-	if got := query[string](t, p, "SELECT max(kind || ' ' || subject) FROM events"); got != "keys_changed auth" {
-		t.Errorf("it says %q", got)
-	}
-}
-
-// By hand, or by a newer program: never an outage, and least of all of others.
-func TestLimitsThatAreNoneAreTheFaultOfTheirTenantAlone(t *testing.T) {
-	t.Parallel()
-	p := newPlatform(t)
-	p.create(t, "acme")
-	p.create(t, "bystander")
-	for _, limits := range []string{`{"wallets": 1.5}`, `{"wallets": "5"}`, `{"wallets": 1e30}`, `{"wallets": 0}`} {
-		p.sql(t, "UPDATE tenants SET limits = $1 WHERE slug = 'acme'", limits)
-		if got := p.known(t, "acme").Limits; got.BodySize != MaxBodySize || got.Wallets != 0 {
-			t.Errorf("%s: got %+v", limits, got)
-		}
-		if got := p.known(t, "bystander").Limits; got.Wallets != 100_000 {
-			t.Errorf("%s: the bystander has %+v", limits, got)
-		}
-	}
-	done(t)(p.service.Set(t.Context(), root, "acme", Change{Limits: map[string]*int64{"wallets": ptr(int64(5))}})) // mends it
-	p.sql(t, `UPDATE tenants SET limits = '{"wallets": 7, "limit_of_tomorrow": 1}' WHERE slug = 'acme'`)
-	if got := p.known(t, "acme").Limits; got.Wallets != 7 || got.BodySize != 100<<20 {
-		t.Errorf("with a limit that is not known: %+v", got)
-	}
-	p.sql(t, `UPDATE plans SET limits = '{"wallets": []}' WHERE name = 'standard'`)
-	if got := p.known(t, "bystander").Limits; got.BodySize != MaxBodySize {
-		t.Errorf("with a plan that is none: %+v", got)
 	}
 }

@@ -14,12 +14,12 @@ import (
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
 
-// readSnapshot makes all statements of a transaction see the database as it was at the first.
-var readSnapshot = pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
+// ReadSnapshot makes all statements of a transaction see the database as it was at the first.
+var ReadSnapshot = pgx.TxOptions{IsoLevel: pgx.RepeatableRead, AccessMode: pgx.ReadOnly}
 
-// load reads the tenant with this slug, or all of them, in the order of their slugs. The caller owns the
+// Load reads the tenant with this slug, or all of them, in the order of their slugs. The caller owns the
 // transaction.
-func load(ctx context.Context, tx dbgen.DBTX, slug *string) ([]*Tenant, error) {
+func Load(ctx context.Context, tx dbgen.DBTX, slug *string) ([]*Tenant, error) {
 	q := dbgen.New()
 	rows, err := q.Tenants(ctx, tx, slug)
 	if err != nil || len(rows) == 0 {
@@ -100,7 +100,7 @@ func tenantOf(row dbgen.Tenant, plans map[string]quota.Values) *Tenant {
 	}
 	if err != nil {
 		// By hand: the service takes none. No limits are better than none of the tenant's calls.
-		t.Overrides, t.Limits, t.fault = quota.Values{}, quota.Limits{BodySize: MaxBodySize}, err.Error()
+		t.Overrides, t.Limits, t.Fault = quota.Values{}, quota.Limits{BodySize: MaxBodySize}, err.Error()
 	}
 	return t
 }
@@ -196,4 +196,10 @@ func orZero[T any](p *T) (v T) {
 		v = *p
 	}
 	return v
+}
+
+// loginRules are those of the tokens that we issue to the wallets of an LNURL source.
+func loginRules(source uuid.UUID) jwt.Rules {
+	issuer := source.URN()
+	return jwt.Rules{Issuer: &issuer, AudienceRule: jwt.AnyAudience, Algorithms: []string{"ES256"}, Grace: LoginGrace}
 }

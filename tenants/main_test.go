@@ -25,6 +25,13 @@ var root = audit.Actor{Role: audit.Operator, Name: "root@host", Confirmed: true}
 
 const baseDomain = "vss.example"
 
+// Public keys of wallets: of the private keys 1, 2 and the group's order - 1.
+const (
+	keyOne  = "0279be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
+	keyTwo  = "02c6047f9441ed7d6d3045406e95c07cd85c778e4b8cef3ca7abac09b95c709ee5"
+	keyLast = "0379be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
+)
+
 // platform is a database with what works on it.
 type platform struct {
 	url     string
@@ -94,25 +101,6 @@ func (d *dns) LookupTXT(_ context.Context, name string) ([]string, error) {
 	default:
 		return nil, &net.DNSError{Err: "no such host", Name: name, IsNotFound: true}
 	}
-}
-
-func newDirectory(t *testing.T, pool *pgxpool.Pool, cfg DirectoryConfig) *Directory {
-	t.Helper()
-	cfg.BaseDomain = baseDomain
-	d, err := NewDirectory(pool, cfg)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return d
-}
-
-// run runs the directory until the test ends.
-func run(t *testing.T, d *Directory) {
-	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan struct{})
-	go func() { defer close(done); d.Run(ctx) }()
-	t.Cleanup(func() { cancel(); <-done })
 }
 
 // create makes a tenant with these domains, for which an operator vouches.

@@ -24,15 +24,15 @@ func (e *ConfirmError) Error() string { return strings.Join(e.Will, " ") }
 // It compares what the sources route and ask for before and after, whatever the change was.
 func moves(before, after *Tenant) (will []string) {
 	say := func(format string, args ...any) { will = append(will, fmt.Sprintf(format, args...)) }
-	was, is := newRouting(before.Sources, before.Removed), newRouting(after.Sources, after.Removed)
+	was, is := NewRouting(before.Sources, before.Removed), NewRouting(after.Sources, after.Removed)
 
 	type step struct{ from, to *Source }
-	moved := map[step][]look{}
+	moved := map[step][]Look{}
 	var steps []step
 	stays, takesMore := map[*Source]bool{}, map[*Source]bool{}
 	for _, l := range looks(was, is) {
-		from, err := was.route(l)
-		to, err2 := is.route(l)
+		from, err := was.Route(l)
+		to, err2 := is.Route(l)
 		switch {
 		case err != nil, err2 != nil: // named no wallet; is not saved
 		case from == nil && to != nil:
@@ -90,7 +90,7 @@ func moves(before, after *Tenant) (will []string) {
 }
 
 // describe names the credentials of a source that look like this; some says that it has others, which stay its own.
-func describe(from *Source, like []look, some bool) string {
+func describe(from *Source, like []Look, some bool) string {
 	switch {
 	case from.Kind == Signature:
 		return "Signatures"
@@ -101,7 +101,7 @@ func describe(from *Source, like []look, some bool) string {
 	}
 	issuers, kids := map[string]bool{}, map[string]bool{}
 	for _, l := range like {
-		issuers[l.issuer], kids[l.kid] = true, true
+		issuers[l.Issuer], kids[l.KeyID] = true, true
 	}
 	if issuers[""] && kids[""] {
 		return fmt.Sprintf("All other tokens of source %q", from.Name)

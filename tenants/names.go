@@ -104,9 +104,9 @@ func asStored(domain string) string {
 	return lower(domain)
 }
 
-// normalBaseDomain checks the name below which each tenant has a host of its own. It may be empty (there is
+// NormalBaseDomain checks the name below which each tenant has a host of its own. It may be empty (there is
 // none) or one label, as in demo.localhost.
-func normalBaseDomain(domain string) (string, error) {
+func NormalBaseDomain(domain string) (string, error) {
 	if domain == "" {
 		return "", nil
 	}
@@ -119,16 +119,16 @@ func normalBaseDomain(domain string) (string, error) {
 	return host, nil
 }
 
-// atOrBelow says whether the host is the base domain or below it.
-func atOrBelow(host, base string) bool {
+// AtOrBelow says whether the host is the base domain or below it.
+func AtOrBelow(host, base string) bool {
 	return base != "" && (host == base || strings.HasSuffix(host, "."+base))
 }
 
-// normalHost is the host of a request's Host header, as it is compared: in lower case, without port and
+// NormalHost is the host of a request's Host header, as it is compared: in lower case, without port and
 // trailing dot; false for what is no host. It is stricter than net/http, so that nothing which a proxy
 // before us could read as another host gets through, and less strict than [normalDomain], since whatever
 // the provider's machines are called inside their network must work: "_" is taken, and so is an empty host.
-func normalHost(host string) (string, bool) {
+func NormalHost(host string) (string, bool) {
 	if host, ok := strings.CutPrefix(host, "["); ok {
 		host, rest, ok := strings.Cut(host, "]")
 		addr, err := netip.ParseAddr(host)

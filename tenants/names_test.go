@@ -71,7 +71,7 @@ func TestAHostHeaderIsComparedWithoutCasePortAndTrailingDot(t *testing.T) {
 		"[2001:DB8:0:0::1]:80": "2001:db8::1",
 		"":                     "",
 	} {
-		if got, ok := normalHost(given); !ok || got != want {
+		if got, ok := NormalHost(given); !ok || got != want {
 			t.Errorf("%q: got %q, %v", given, got, ok)
 		}
 	}
@@ -79,7 +79,7 @@ func TestAHostHeaderIsComparedWithoutCasePortAndTrailingDot(t *testing.T) {
 		".", "..", "a..b", ".a", "a.com..", "a.com:80:80", "a.com:http", "a.com:-1", "a.com:80.", "a b", "a/b", "a@b", "a%62",
 		"a,b", "\x00", "ä", "\u212a", "[::1", "::1", "[::1]x", "[::1]:x", "[127.0.0.1]", "[fe80::1%25eth0]", "[]", "[acme.com]", "]",
 	} {
-		if got, ok := normalHost(given); ok {
+		if got, ok := NormalHost(given); ok {
 			t.Errorf("%q was taken as %q", given, got)
 		}
 	}
@@ -88,13 +88,13 @@ func TestAHostHeaderIsComparedWithoutCasePortAndTrailingDot(t *testing.T) {
 func TestABaseDomainIsAHostName(t *testing.T) {
 	t.Parallel()
 	for given, want := range map[string]string{"": "", "localhost": "localhost", "VSS.Example.com.": "vss.example.com"} {
-		if got, err := normalBaseDomain(given); err != nil || got != want {
+		if got, err := NormalBaseDomain(given); err != nil || got != want {
 			t.Errorf("%q: got %q, %v", given, got, err)
 		}
 	}
 	for _, given := range []string{".", ".example.com", "example.com:443", "https://example.com", "*.example.com", "exämple.com"} {
-		if _, err := NewDirectory(nil, DirectoryConfig{BaseDomain: given}); err == nil {
-			t.Errorf("NewDirectory took %q", given)
+		if _, err := NormalBaseDomain(given); err == nil {
+			t.Errorf("took %q", given)
 		}
 		if _, err := NewService(nil, ServiceConfig{BaseDomain: given}); err == nil {
 			t.Errorf("NewService took %q", given)

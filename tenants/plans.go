@@ -79,7 +79,7 @@ func (s *Service) SavePlan(ctx context.Context, actor audit.Actor, name, from st
 		if err != nil {
 			return err
 		}
-		all, err := load(ctx, tx, nil)
+		all, err := Load(ctx, tx, nil)
 		if err != nil {
 			return err
 		}

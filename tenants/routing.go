@@ -12,9 +12,9 @@ import (
 // told that it has no state. The text is shown to wallets.
 var ErrAmbiguousSource = errors.New("this credential could belong to two credential sources of its tenant, whose operator has to tell them apart; try again")
 
-// routing says which of a tenant's sources a credential belongs to. It is the only thing that does: the [Directory]
+// Routing says which of a tenant's sources a credential belongs to. It is the only thing that does: the directory
 // serves by it, and the [Service] saves nothing by which a credential would belong to two.
-type routing struct {
+type Routing struct {
 	signature place
 	byIssuer  map[string]place
 	byKeyID   map[string]place
@@ -29,13 +29,13 @@ type place struct {
 	gone   bool    // source was removed, and only keeps others away
 }
 
-// newRouting is that of these sources. The order they are in does not matter.
+// NewRouting is that of these sources. The order they are in does not matter.
 //
 // A source takes the tokens of its issuer, or those with the kids of its keys, or all. A token that sources of two
 // namespaces take is nobody's, and one that is taken by several of one namespace belongs to the one that looks most
 // closely. The issuer of an LNURL source is made by the platform and is nobody else's, even when the source is removed.
-func newRouting(sources, removed []Source) *routing {
-	r := &routing{byIssuer: map[string]place{}, byKeyID: map[string]place{}}
+func NewRouting(sources, removed []Source) *Routing {
+	r := &Routing{byIssuer: map[string]place{}, byKeyID: map[string]place{}}
 	for i := range removed {
 		if src := &removed[i]; src.Kind == LNURL {
 			r.byIssuer[*src.Rules.Issuer] = place{source: src, ours: true, gone: true}
@@ -81,23 +81,23 @@ func (p place) one() (*Source, error) {
 	return p.source, nil
 }
 
-// look is all of a credential that decides whose it is.
-type look struct {
-	signature   bool
-	issuer, kid string // of a token; "" where it has none
+// Look is all of a credential that decides whose it is.
+type Look struct {
+	Signature     bool
+	Issuer, KeyID string // of a token; "" where it has none
 }
 
-// route is the source that a credential belongs to; nil: none. It fails with [ErrAmbiguousSource].
-func (r *routing) route(l look) (*Source, error) {
-	if l.signature {
+// Route is the source that a credential belongs to; nil: none. It fails with [ErrAmbiguousSource].
+func (r *Routing) Route(l Look) (*Source, error) {
+	if l.Signature {
 		return r.signature.one()
 	}
-	issued := r.byIssuer[l.issuer]
+	issued := r.byIssuer[l.Issuer]
 	if issued.ours {
 		return issued.one()
 	}
 	var chosen *Source
-	for _, p := range [...]place{issued, r.byKeyID[l.kid], r.any} {
+	for _, p := range [...]place{issued, r.byKeyID[l.KeyID], r.any} {
 		switch src, err := p.one(); {
 		case err != nil:
 			return nil, err
@@ -111,16 +111,17 @@ func (r *routing) route(l look) (*Source, error) {
 	return chosen, nil
 }
 
-func (r *routing) takesTokens() bool {
+// TakesTokens says whether there is a source of tokens.
+func (r *Routing) TakesTokens() bool {
 	return len(r.byIssuer) > 0 || len(r.byKeyID) > 0 || r.any.source != nil
 }
 
 // looks stand for all credentials: any other is routed by these two tables as one of them is. Of kids that are alike in
 // both there is one.
-func looks(a, b *routing) []look {
+func looks(a, b *Routing) []Look {
 	issuers := map[string]bool{"": true}
 	kids := map[[2]place]string{{}: ""}
-	for _, r := range []*routing{a, b} {
+	for _, r := range []*Routing{a, b} {
 		for issuer := range r.byIssuer {
 			issuers[issuer] = true
 		}
@@ -131,21 +132,21 @@ func looks(a, b *routing) []look {
 			}
 		}
 	}
-	all := []look{{signature: true}}
+	all := []Look{{Signature: true}}
 	for _, issuer := range slices.Sorted(maps.Keys(issuers)) {
 		for _, kid := range slices.Sorted(maps.Values(kids)) {
-			all = append(all, look{issuer: issuer, kid: kid})
+			all = append(all, Look{Issuer: issuer, KeyID: kid})
 		}
 	}
 	return all
 }
 
-// ambiguous says with an [*ambiguity] that a credential could belong to two sources, or nil. What was so before is left
+// Ambiguous says with an [*ambiguity] that a credential could belong to two sources, or nil. What was so before is left
 // out, so that what is wrong can be mended step by step.
-func (r *routing) ambiguous(before *routing) error {
+func (r *Routing) Ambiguous(before *Routing) error {
 	for _, l := range looks(before, r) {
-		if _, err := r.route(l); err != nil {
-			if _, was := before.route(l); was == nil {
+		if _, err := r.Route(l); err != nil {
+			if _, was := before.Route(l); was == nil {
 				return err
 			}
 		}

@@ -4,8 +4,6 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"log/slog"
-	"net/netip"
 	"reflect"
 	"slices"
 	"strings"
@@ -15,14 +13,12 @@ import (
 	"github.com/google/uuid"
 	"pgregory.net/rapid"
 
-	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/tenants/audit"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
 )
 
 // anyToken is the source that takes every token.
-func (v *schemes) anyToken() *tokenSource { return v.tokens[v.routing.any.source] }
 
 // Issuers and kids of random sources and tokens: few, so that they meet. Two issuers are those of LNURL sources.
 var (
@@ -62,30 +58,30 @@ func anySources(t *rapid.T, label string, most int) []Source {
 }
 
 // allLooks are all credentials of these issuers and kids, and one of others.
-func allLooks() []look {
-	all := []look{{signature: true}}
+func allLooks() []Look {
+	all := []Look{{Signature: true}}
 	for _, issuer := range append([]string{"https://other.example"}, someIssuers...) {
 		for _, kid := range append([]string{"other"}, someKids...) {
-			all = append(all, look{issuer: issuer, kid: kid})
+			all = append(all, Look{Issuer: issuer, KeyID: kid})
 		}
 	}
 	return all
 }
 
 // takers are the sources that would take a credential if each were alone, by what each looks at.
-func takers(sources, removed []Source, l look) (found []*Source) {
-	ours := func(s Source) bool { return s.Kind == LNURL && *s.Rules.Issuer == l.issuer }
+func takers(sources, removed []Source, l Look) (found []*Source) {
+	ours := func(s Source) bool { return s.Kind == LNURL && *s.Rules.Issuer == l.Issuer }
 	issued := slices.ContainsFunc(sources, ours) || slices.ContainsFunc(removed, ours)
 	for i := range sources {
 		s := &sources[i]
 		var takes bool
 		switch {
-		case l.signature || s.Kind == Signature:
-			takes = l.signature && s.Kind == Signature
+		case l.Signature || s.Kind == Signature:
+			takes = l.Signature && s.Kind == Signature
 		case s.Rules.Issuer != nil:
-			takes = *s.Rules.Issuer == l.issuer
+			takes = *s.Rules.Issuer == l.Issuer
 		case s.ByKeyID:
-			takes = !issued && s.key(l.kid) != nil
+			takes = !issued && s.key(l.KeyID) != nil
 		default:
 			takes = !issued
 		}
@@ -100,15 +96,15 @@ func TestEveryCredentialIsRoutedToAtMostOneSource(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(t *rapid.T) {
 		sources, removed := anySources(t, "source", 5), anySources(t, "removed", 2)
-		table := newRouting(sources, removed)
+		table := NewRouting(sources, removed)
 		shuffled := slices.Clone(rapid.Permutation(sources).Draw(t, "shuffled"))
 		for i := range shuffled {
 			shuffled[i].Name = fmt.Sprint("name", i)
 		}
-		again := newRouting(shuffled, rapid.Permutation(removed).Draw(t, "shuffled removed"))
+		again := NewRouting(shuffled, rapid.Permutation(removed).Draw(t, "shuffled removed"))
 		ambiguous := false
 		for _, l := range allLooks() {
-			got, err := table.route(l)
+			got, err := table.Route(l)
 			ambiguous = ambiguous || err != nil
 			candidates := takers(sources, removed, l)
 			switch {
@@ -124,12 +120,12 @@ func TestEveryCredentialIsRoutedToAtMostOneSource(t *testing.T) {
 					t.Fatalf("%+v: goes to %s, and %s would take it as well", l, got.Name, other.Name)
 				}
 			}
-			same, err2 := again.route(l)
+			same, err2 := again.Route(l)
 			if (err == nil) != (err2 == nil) || (got == nil) != (same == nil) || got != nil && got.ID != same.ID {
 				t.Fatalf("%+v: in another order and by other names it goes to %+v (%v), not to %+v (%v)", l, same, err2, got, err)
 			}
 		}
-		if err := table.ambiguous(newRouting(nil, nil)); (err != nil) != ambiguous {
+		if err := table.Ambiguous(NewRouting(nil, nil)); (err != nil) != ambiguous {
 			t.Fatalf("of the whole is said %v, and of some credential: %v", err, ambiguous)
 		}
 	})
@@ -151,7 +147,7 @@ func TestWhatIsSavedIsWhatIsUnambiguous(t *testing.T) {
 		slug := fmt.Sprint("t", n)
 		p.create(t, slug)
 		tenant := p.addSource(t, slug, NewSource{Name: "lnurl", Kind: LNURL, Host: slug + ".vss.example"})
-		ours := *tenant.source(LNURL).Rules.Issuer
+		ours := *tenant.Source(LNURL).Rules.Issuer
 		if rapid.Bool().Draw(rt, "removed") {
 			tenant = done(t)(p.service.RemoveSource(t.Context(), root, slug, "lnurl"))
 		}
@@ -177,11 +173,11 @@ func TestWhatIsSavedIsWhatIsUnambiguous(t *testing.T) {
 					would.Keys = append(would.Keys, SourceKey{ID: kid})
 				}
 			}
-			table := newRouting(append(slices.Clone(tenant.Sources), would), tenant.Removed)
+			table := NewRouting(append(slices.Clone(tenant.Sources), would), tenant.Removed)
 			unambiguous := true
 			for _, issuer := range []string{"", "https://a.example", "https://b.example", ours} {
 				for _, kid := range append([]string{""}, kids...) {
-					_, err := table.route(look{issuer: issuer, kid: kid})
+					_, err := table.Route(Look{Issuer: issuer, KeyID: kid})
 					unambiguous = unambiguous && err == nil
 				}
 			}
@@ -215,18 +211,18 @@ func TestWhatIsNotAskedAboutMovesNoWallet(t *testing.T) {
 		default:
 			after.Sources = append(after.Sources, anySource(t, "added"))
 		}
-		was, is := newRouting(before.Sources, before.Removed), newRouting(after.Sources, after.Removed)
+		was, is := NewRouting(before.Sources, before.Removed), NewRouting(after.Sources, after.Removed)
 		ids := map[uuid.UUID]bool{}
 		for _, src := range slices.Concat(after.Sources, after.Removed) {
 			ids[src.ID] = true
 		}
-		if is.ambiguous(was) != nil || len(ids) < len(after.Sources)+len(after.Removed) {
+		if is.Ambiguous(was) != nil || len(ids) < len(after.Sources)+len(after.Removed) {
 			return // refused anyway, by the service or by the database
 		}
 		will := moves(before, after)
 		for _, l := range allLooks() {
-			from, err := was.route(l)
-			to, err2 := is.route(l)
+			from, err := was.Route(l)
+			to, err2 := is.Route(l)
 			if err == nil && err2 == nil && from != nil && (to == nil || to.Namespace != from.Namespace || to.ID != from.ID) && len(will) == 0 {
 				t.Fatalf("%+v goes from %+v to %+v, and nobody is asked", l, from, to)
 			}
@@ -331,7 +327,7 @@ func TestTheIssuerOfALoginIsNoOtherSources(t *testing.T) {
 	p := newPlatform(t)
 	p.create(t, "acme")
 	tenant := p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
-	ours := *tenant.source(LNURL).Rules.Issuer
+	ours := *tenant.Source(LNURL).Rules.Issuer
 	steal := func(name string) {
 		t.Helper()
 		_, err := p.service.AddSource(t.Context(), root, "acme", NewSource{
@@ -347,50 +343,4 @@ func TestTheIssuerOfALoginIsNoOtherSources(t *testing.T) {
 	// Nor when it is gone: its tokens live on for a while, and its wallets for ever.
 	done(t)(p.service.RemoveSource(t.Context(), root, "acme", "lnurl"))
 	steal("b")
-}
-
-// Rows that the service would not have written, as by hand, make nobody another's wallet: what could belong to two
-// sources is put off, and all else goes on.
-func TestAnAmbiguousTableIsNotServedWhoeverWroteIt(t *testing.T) {
-	t.Parallel()
-	p := newPlatform(t)
-	p.create(t, "acme")
-	login, other, stolen := lnurl.NewSigningKey(), lnurl.NewSigningKey(), lnurl.NewSigningKey()
-	tenant := p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
-	ours := *tenant.source(LNURL).Rules.Issuer
-	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from("https://a.example"), Keys: jwks(other)})
-	p.addSource(t, "acme", NewSource{Name: "zz", Kind: JWT, Rules: from("https://z.example"), Keys: jwks(stolen, login)})
-	p.sql(t, "UPDATE credential_sources SET issuer = $1 WHERE name = 'zz'", ours)
-
-	var log bytes.Buffer
-	d := newDirectory(t, open(t, p.url, db.RoleAPI), DirectoryConfig{Log: slog.New(slog.NewTextHandler(&log, nil))})
-	if err := d.Refresh(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if text := log.String(); strings.Count(text, "contradict each other") != 1 || !strings.Contains(text, "zz") || !strings.Contains(text, "lnurl") {
-		t.Errorf("the log says %q", text)
-	}
-	a := NewAuthenticator(AuthenticatorConfig{})
-	try := func(k *lnurl.SigningKey, issuer string) (Caller, error) {
-		return a.Authenticate(t.Context(), find1(t, d, "acme"), with(bearerOf(k, issuer, "w")), netip.Addr{})
-	}
-	for _, k := range []*lnurl.SigningKey{login, stolen, other} {
-		_, err := try(k, ours)
-		wantError(t, err, ErrAmbiguousSource)
-	}
-	if c, err := try(other, "https://a.example"); err != nil || c.Source.Namespace != "jwt:auth" {
-		t.Errorf("the other issuer: got %+v, %v", c.Source, err)
-	}
-	if _, err := find1(t, d, "acme").schemes.routing.route(look{signature: true}); err != nil {
-		t.Error(err)
-	}
-	// What has nothing to do with it can still be changed, and so can it, step by step.
-	done(t)(p.service.Set(t.Context(), root, "acme", Change{Name: ptr("Acme")}))
-	done(t)(p.service.RemoveSource(t.Context(), root, "acme", "zz"))
-	if err := d.Refresh(t.Context()); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := try(stolen, ours); errors.Is(err, ErrAmbiguousSource) {
-		t.Error(err)
-	}
 }

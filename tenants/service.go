@@ -45,13 +45,13 @@ var (
 
 // ServiceConfig says what the platform keeps for itself, and what a [Service] works with.
 type ServiceConfig struct {
-	// BaseDomain is that of [DirectoryConfig]. No tenant can have it, or a name below it, as its domain.
+	// BaseDomain is the one below which each tenant has a sub-domain. No tenant can have it, or a name below it, as its domain.
 	BaseDomain string
 
 	// MasterKey seals the keys that we sign tokens with. Nil: LNURL sources cannot be made.
 	MasterKey *masterkey.Key
 
-	// SharedLogins allows LNURL sources on the host that tenants share, for development (see [LoginsConfig]).
+	// SharedLogins allows LNURL sources on the host that tenants share, for development.
 	SharedLogins bool
 
 	// CheckURL says what is wrong with the URL of a key set, as [egress.Client.Check] does, which it is if nil.
@@ -62,7 +62,7 @@ type ServiceConfig struct {
 }
 
 // Service is the one door for every change to tenants. Each change is authorized, applied and audited in
-// one transaction, and every API instance follows it within 5 seconds (see [Directory]). A slug or a
+// one transaction, and every API instance follows it within 5 seconds (package callers). A slug or a
 // namespace never changes, and no tenant is ever deleted. It is safe for concurrent use, also by several
 // processes over one database.
 //
@@ -76,7 +76,7 @@ type Service struct {
 // NewService makes a service over the pool, whose role is db.RoleAdmin. It fails for a base domain that is
 // no host name.
 func NewService(pool *pgxpool.Pool, cfg ServiceConfig) (*Service, error) {
-	base, err := normalBaseDomain(cfg.BaseDomain)
+	base, err := NormalBaseDomain(cfg.BaseDomain)
 	if err != nil {
 		return nil, err
 	}
@@ -192,8 +192,8 @@ func (s *Service) Get(ctx context.Context, slug string) (*Tenant, error) {
 }
 
 func (s *Service) read(ctx context.Context, slug *string) (found []*Tenant, err error) {
-	err = pgx.BeginTxFunc(ctx, s.pool, readSnapshot, func(tx pgx.Tx) error {
-		found, err = load(ctx, tx, slug)
+	err = pgx.BeginTxFunc(ctx, s.pool, ReadSnapshot, func(tx pgx.Tx) error {
+		found, err = Load(ctx, tx, slug)
 		return err
 	})
 	return found, err

@@ -70,8 +70,8 @@ func (s *Service) AddSource(ctx context.Context, actor audit.Actor, slug string,
 		if taken := named(all, n.Name); taken != nil {
 			return &InvalidError{"name", fmt.Sprintf("is taken by a source of kind %s, which this tenant has or had: names are not used again", taken.Kind)}
 		}
-		if t.source(src.Kind) != nil && src.Kind != JWT {
-			return &InvalidError{"kind", fmt.Sprintf("a tenant can have one source of kind %s, and this one has %q", src.Kind, t.source(src.Kind).Name)}
+		if t.Source(src.Kind) != nil && src.Kind != JWT {
+			return &InvalidError{"kind", fmt.Sprintf("a tenant can have one source of kind %s, and this one has %q", src.Kind, t.Source(src.Kind).Name)}
 		}
 		if n.NamespaceOf != "" {
 			from := named(all, n.NamespaceOf)

@@ -72,7 +72,7 @@ func TestASourceHasANamespaceOfItsOwnUnlessItIsToShareOne(t *testing.T) {
 	}; !reflect.DeepEqual(namespaces, want) {
 		t.Errorf("got %v, want %v", namespaces, want)
 	}
-	if src := after.source(LNURL); src.Host != "acme.vss.example" || src.TokenLife != time.Hour || len(src.Keys) != 1 {
+	if src := after.Source(LNURL); src.Host != "acme.vss.example" || src.TokenLife != time.Hour || len(src.Keys) != 1 {
 		t.Errorf("the LNURL source is %+v", src)
 	}
 	if len(after.Removed) != 1 || after.Removed[0].Name != "auth0" {
@@ -87,7 +87,7 @@ func TestLNURLAuthCanBeAddedToASourceThatLooksAtNoIssuer(t *testing.T) {
 	p.create(t, "acme")
 	p.addSource(t, "acme", NewSource{Name: "reference", Kind: JWT, Rules: jwt.ReferenceServer(), Keys: rsaPEM(t, 2048)})
 	after := p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
-	if src := after.source(LNURL); src == nil || src.Rules.Issuer == nil {
+	if src := after.Source(LNURL); src == nil || src.Rules.Issuer == nil {
 		t.Errorf("the LNURL source is %+v", src)
 	}
 }

@@ -1,11 +1,5 @@
-// Package tenants says who a tenant is, by which hosts and paths it is reached, and who its wallets are.
-//
-//   - [Directory] answers, from memory, whose request it is;
-//   - [Authenticator] answers which wallet of that tenant sent it;
-//   - [Service] is the one door for every change, through package audit.
-//
-// A request belongs to one tenant and one wallet of that tenant, and nothing crosses it (CONTRACT
-// section 4): where it is not plain whose a request is, the answer is an error and never some tenant.
+// Package tenants is what a tenant is: its names, what proves who its wallets are, its limits. [Service] is the one door
+// for every change, through package audit. Who calls is for package callers.
 package tenants
 
 import (
@@ -15,12 +9,12 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/vss-cloud/vss-cloud/quota"
+	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/tenants/egress"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
 
-// Tenant is a wallet company. Those that a [Directory] hands out are shared by all requests: nobody
-// changes them.
+// Tenant is a wallet company.
 type Tenant struct {
 	ID         uuid.UUID
 	Slug       string // in base URLs and host names, for ever (see [CheckSlug])
@@ -37,8 +31,8 @@ type Tenant struct {
 	ClientKeys []ClientKey  // for the gate, oldest first
 	CreatedAt  time.Time
 
-	fault   string   // why Limits are not those of the plan
-	schemes *schemes // of a tenant of a [Directory]
+	// Fault is why Limits are not those of the plan; "" where they are.
+	Fault string
 }
 
 // State is what a tenant's wallets may do. Every step is taken by a person and can be taken back
@@ -119,14 +113,19 @@ const (
 	LNURL     Kind = "lnurl"     // CONTRACT section 4.3. A tenant has at most one
 )
 
-// source is the tenant's first source of the kind, or nil.
-func (t *Tenant) source(kind Kind) *Source {
+// Source is the tenant's first source of the kind, or nil.
+func (t *Tenant) Source(kind Kind) *Source {
 	for i := range t.Sources {
 		if t.Sources[i].Kind == kind {
 			return &t.Sources[i]
 		}
 	}
 	return nil
+}
+
+// Owner is the identity of the wallet that a subject of the source names (CONTRACT section 4).
+func (s *Source) Owner(tenant uuid.UUID, subject string) storage.Owner {
+	return storage.Owner{Tenant: tenant, Namespace: s.Namespace, Subject: subject}
 }
 
 // Domain is a host name of a tenant, or one that it claims.
@@ -172,8 +171,8 @@ type ClientKey struct {
 	CreatedAt time.Time
 }
 
-// good says whether the key opens the gate.
-func (k *ClientKey) good(now time.Time) bool {
+// Good says whether the key opens the gate.
+func (k *ClientKey) Good(now time.Time) bool {
 	return k.RevokedAt.IsZero() && (k.ExpiresAt.IsZero() || now.Before(k.ExpiresAt))
 }
 

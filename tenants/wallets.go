@@ -56,17 +56,20 @@ func (t *Tenant) everSource(name string) (*Source, error) {
 	return nil, noSource(name)
 }
 
+// publicKeySize is that of a compressed key on secp256k1, in bytes.
+const publicKeySize = 33
+
 // wallet is who a source's subject names, in the form that credentials of the source have it. What no credential could
 // name is said with an [*InvalidError]: on a list it would let nobody in, and nobody would know why.
 func (t *Tenant) wallet(src *Source, subject string) (storage.Owner, error) {
 	if src.Kind == Signature || src.Kind == LNURL {
 		given := subject
 		subject = strings.ToLower(strings.TrimSpace(given))
-		if key, err := hex.DecodeString(subject); err != nil || len(key) != keySize || key[0] != 2 && key[0] != 3 {
-			return storage.Owner{}, &InvalidError{"subject", fmt.Sprintf("source %s names its wallets by public keys of %d hex digits that begin with 02 or 03, which %.80q is not", src.Name, 2*keySize, given)}
+		if key, err := hex.DecodeString(subject); err != nil || len(key) != publicKeySize || key[0] != 2 && key[0] != 3 {
+			return storage.Owner{}, &InvalidError{"subject", fmt.Sprintf("source %s names its wallets by public keys of %d hex digits that begin with 02 or 03, which %.80q is not", src.Name, 2*publicKeySize, given)}
 		}
 	}
-	owner := Caller{t, src, subject}.Owner()
+	owner := src.Owner(t.ID, subject)
 	if _, err := storage.NewKeyspace(owner, ""); err != nil {
 		return storage.Owner{}, &InvalidError{"subject", err.Error()}
 	}

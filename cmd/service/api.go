@@ -24,6 +24,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/storage/postgres"
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/callers"
 	"github.com/vss-cloud/vss-cloud/tenants/egress"
 	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
 )
@@ -138,7 +139,7 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 		return err
 	}
 	defer directoryPool.Close()
-	directory, err := tenants.NewDirectory(directoryPool, tenants.DirectoryConfig{
+	directory, err := callers.NewDirectory(directoryPool, callers.DirectoryConfig{
 		BaseDomain: f.BaseDomain,
 		Saves:      pool,
 		Fetch:      egress.New(egress.Config{AllowPrivate: f.EgressAllowPrivate}).GetFor,
@@ -147,7 +148,7 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 	if err != nil {
 		return err
 	}
-	auth := tenants.NewAuthenticator(tenants.AuthenticatorConfig{Pool: pool, Log: log})
+	auth := callers.NewAuthenticator(callers.AuthenticatorConfig{Pool: pool, Log: log})
 	recordPool, err := db.Open(ctx, databaseURL, db.RoleAPI, 4)
 	if err != nil {
 		return err
@@ -169,7 +170,7 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 		return err
 	}
 	defer loginPool.Close()
-	logins, err := tenants.NewLogins(auth, tenants.LoginsConfig{
+	logins, err := callers.NewLogins(auth, callers.LoginsConfig{
 		Pool: loginPool, Limiter: governor.limiter, MasterKey: masterKey, SharedURL: f.LNURLSharedURL, Log: log,
 	})
 	if err != nil {

@@ -22,12 +22,13 @@ import (
 	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/storage/postgres"
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/callers"
 )
 
 // governor limits the calls of one instance, shares the store between tenants, and records what they do.
 type governor struct {
 	pool      *db.Pool // of the calls
-	directory *tenants.Directory
+	directory *callers.Directory
 	limiter   *quota.Limiter
 	meter     *quota.Meter
 	recorder  *record.Recorder
@@ -39,7 +40,7 @@ type governor struct {
 }
 
 // newGovernor records over a pool of its own, so that instances do not count each other out when calls hold theirs.
-func newGovernor(pool, recordPool *db.Pool, directory *tenants.Directory, log *slog.Logger) *governor {
+func newGovernor(pool, recordPool *db.Pool, directory *callers.Directory, log *slog.Logger) *governor {
 	g := &governor{
 		pool:      pool,
 		directory: directory,

@@ -29,6 +29,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/storage/postgres"
 	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/audit"
+	"github.com/vss-cloud/vss-cloud/tenants/callers"
 )
 
 func TestMain(m *testing.M) { dbtest.Main(m) }
@@ -75,12 +76,12 @@ func (p *platform) start(t testing.TB, url string, conns int32, governed bool) *
 	t.Helper()
 	pool := p.open(t, url, db.RoleAPI, conns)
 	log := slog.New(slog.DiscardHandler)
-	directory, err := tenants.NewDirectory(p.open(t, p.url, db.RoleAPI, 1), tenants.DirectoryConfig{Log: log, Timeout: time.Minute})
+	directory, err := callers.NewDirectory(p.open(t, p.url, db.RoleAPI, 1), callers.DirectoryConfig{Log: log, Timeout: time.Minute})
 	check(t, err)
 	check(t, directory.Refresh(t.Context()))
 	i := &instance{http: &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 4096}}}
 	store := postgres.Config{AllowDataLoss: true}
-	cfg := api.Config{Tenants: directory, Auth: tenants.NewAuthenticator(tenants.AuthenticatorConfig{Log: log}), Log: log}
+	cfg := api.Config{Tenants: directory, Auth: callers.NewAuthenticator(callers.AuthenticatorConfig{Log: log}), Log: log}
 	ctx, stop := context.WithCancel(context.Background())
 	var parts sync.WaitGroup
 	if governed {

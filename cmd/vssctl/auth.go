@@ -16,6 +16,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/cmd/cli"
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/callers"
 )
 
 type authCmd struct {
@@ -65,7 +66,7 @@ func (c authExplainCmd) Run(ctx context.Context, out output) error {
 		return err
 	}
 	log := slog.New(slog.NewTextHandler(os.Stderr, &slog.HandlerOptions{Level: slog.LevelError}))
-	directory, err := tenants.NewDirectory(pool, tenants.DirectoryConfig{BaseDomain: c.BaseDomain, Fetch: c.client().GetFor, Log: log})
+	directory, err := callers.NewDirectory(pool, callers.DirectoryConfig{BaseDomain: c.BaseDomain, Fetch: c.client().GetFor, Log: log})
 	if err != nil {
 		return err
 	}
@@ -74,7 +75,7 @@ func (c authExplainCmd) Run(ctx context.Context, out output) error {
 	}
 	defer keepRunning(ctx, directory)()
 	t, err := directory.Resolve("", c.Tenant)
-	if errors.Is(err, tenants.ErrUnknownTenant) {
+	if errors.Is(err, callers.ErrUnknownTenant) {
 		return tenants.ErrNotFound
 	}
 	if err != nil {
@@ -84,7 +85,7 @@ func (c authExplainCmd) Run(ctx context.Context, out output) error {
 	if clientKey != "" {
 		header.Set(t.Gate.Header, clientKey)
 	}
-	e := tenants.NewAuthenticator(tenants.AuthenticatorConfig{CacheSize: 1, Log: log}).Explain(ctx, t, header)
+	e := callers.NewAuthenticator(callers.AuthenticatorConfig{CacheSize: 1, Log: log}).Explain(ctx, t, header)
 	if err := printExplanation(out, e); err != nil {
 		return err
 	}
@@ -95,7 +96,7 @@ func (c authExplainCmd) Run(ctx context.Context, out output) error {
 }
 
 // keepRunning runs the directory, so that keys at a URL can be fetched, until what it returns is called.
-func keepRunning(ctx context.Context, d *tenants.Directory) (stop func()) {
+func keepRunning(ctx context.Context, d *callers.Directory) (stop func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	done := make(chan struct{})
 	began := time.Now()
@@ -129,7 +130,7 @@ func readCredential(r io.Reader) (string, error) {
 	return credential, nil
 }
 
-func printExplanation(out output, e *tenants.Explanation) error {
+func printExplanation(out output, e *callers.Explanation) error {
 	type checkView struct {
 		Name   string `json:"name"`
 		OK     bool   `json:"ok"`

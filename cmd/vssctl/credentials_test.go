@@ -30,7 +30,7 @@ import (
 	"golang.org/x/net/dns/dnsmessage"
 
 	"github.com/vss-cloud/vss-cloud/api/client"
-	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/callers"
 	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
 )
 
@@ -532,7 +532,7 @@ func logins(t *testing.T, s *shell, p *platform) {
 	keys := func(want int) {
 		t.Helper()
 		eventually(t, func() bool {
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, strings.TrimSuffix(p.base, "/vss")+tenants.KeysPath, nil)
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, strings.TrimSuffix(p.base, "/vss")+callers.KeysPath, nil)
 			if err != nil {
 				t.Fatal(err)
 			}

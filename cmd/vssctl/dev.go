@@ -18,6 +18,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/db/embedded"
 	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/audit"
+	"github.com/vss-cloud/vss-cloud/tenants/callers"
 	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
 )
 
@@ -209,5 +210,5 @@ Store a value and read it back, in another shell:
 
 Ctrl-C stops it and keeps the state.
 
-`, walletURL(localURL(l.API.Addr().String()), "demo"), l.Ops.Addr(), state, os.Args[0], c.LNURLSharedURL, tenants.LoginPath, need)
+`, walletURL(localURL(l.API.Addr().String()), "demo"), l.Ops.Addr(), state, os.Args[0], c.LNURLSharedURL, callers.LoginPath, need)
 }

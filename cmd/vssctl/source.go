@@ -18,6 +18,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/cmd/cli"
 	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/audit"
+	"github.com/vss-cloud/vss-cloud/tenants/callers"
 	"github.com/vss-cloud/vss-cloud/tenants/egress"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
@@ -330,7 +331,7 @@ func (v sourceView) describe() string {
 		if *v.Host == "" {
 			say("on the host that tenants share")
 		} else {
-			say("https://%s%s", *v.Host, tenants.LoginPath)
+			say("https://%s%s", *v.Host, callers.LoginPath)
 		}
 		say("tokens live %s", time.Duration(v.TokenSeconds)*time.Second)
 	case tenants.JWT:

@@ -158,6 +158,11 @@ func readLock(path string) (l lockFile, ok bool, _ error) {
 	return l, true, nil
 }
 
+// namesProcess says whether there is a process of this number, be it whose it may.
+func (l lockFile) namesProcess() bool {
+	return l.pid != 0 && syscall.Kill(max(l.pid, -l.pid), 0) == nil
+}
+
 // stopPrevious leaves the cluster without an owner. The process that a lock file names is one only while it is a live
 // server of this very cluster: that is stopped and waited for. To postgres any process with the number will do, be it
 // one that nobody has reaped or, after a reboot, a stranger: it would not start while they are there.
@@ -187,7 +192,7 @@ func stopPrevious(ctx context.Context, root *os.Root, cluster string, progress f
 		return err
 	case l.pid == 0 && l.rest == "": // its server was killed before it wrote a word
 		return os.Remove(ofCluster)
-	case l.pid == 0 || syscall.Kill(max(l.pid, -l.pid), 0) != nil:
+	case !l.namesProcess():
 		return nil // postgres itself says what is wrong with it, or takes it over
 	}
 	// Its parent's number postgres ignores; the rest of the file must stay, since by it postgres finds backends that

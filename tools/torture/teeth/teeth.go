@@ -21,7 +21,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/storage/postgres"
-	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/callers"
 	"github.com/vss-cloud/vss-cloud/tools/torture/faults"
 	"github.com/vss-cloud/vss-cloud/tools/torture/history"
 	"github.com/vss-cloud/vss-cloud/tools/torture/isolation"
@@ -168,7 +168,7 @@ func serve(ctx context.Context, bug Bug, databaseURL string) (_ *server, err err
 		return nil, err
 	}
 	s.pools = append(s.pools, known)
-	directory, err := tenants.NewDirectory(known, tenants.DirectoryConfig{Log: log})
+	directory, err := callers.NewDirectory(known, callers.DirectoryConfig{Log: log})
 	if err != nil {
 		return nil, err
 	}
@@ -196,7 +196,7 @@ func serve(ctx context.Context, bug Bug, databaseURL string) (_ *server, err err
 			store = bug.wrap(store, pool)
 		}
 		edge, err := api.New(api.Config{
-			Store: store, Tenants: directory, Auth: tenants.NewAuthenticator(tenants.AuthenticatorConfig{}),
+			Store: store, Tenants: directory, Auth: callers.NewAuthenticator(callers.AuthenticatorConfig{}),
 			Timeout: deadline, Log: log,
 		})
 		if err != nil {

@@ -1,4 +1,4 @@
-package tenants
+package callers
 
 import (
 	"context"
@@ -15,6 +15,7 @@ import (
 	"github.com/maypok86/otter/v2"
 
 	"github.com/vss-cloud/vss-cloud/storage"
+	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
 
@@ -22,13 +23,13 @@ import (
 // first byte on (CONTRACT section 4).
 type Caller struct {
 	Tenant  *Tenant
-	Source  *Source // the tenant's, that the credential belongs to
-	Subject string  // for signatures and LNURL the public key in lower-case hex, else the token's sub
+	Source  *tenants.Source // the tenant's, that the credential belongs to
+	Subject string          // for signatures and LNURL the public key in lower-case hex, else the token's sub
 }
 
 // Owner is the identity, as [storage] has it.
 func (c Caller) Owner() storage.Owner {
-	return storage.Owner{Tenant: c.Tenant.ID, Namespace: c.Source.Namespace, Subject: c.Subject}
+	return c.Source.Owner(c.Tenant.ID, c.Subject)
 }
 
 // AuthError says why a credential was refused. The reason is one of a fixed set of texts, so it can be
@@ -43,7 +44,7 @@ func (e *AuthError) Error() string { return e.Reason }
 func refuse(reason string) error { return &AuthError{Reason: reason} }
 
 // refuseBy is the refusal of a source.
-func refuseBy(s *Source, err error) error {
+func refuseBy(s *tenants.Source, err error) error {
 	if e, ok := errors.AsType[*AuthError](err); ok && e.Source == "" {
 		return &AuthError{Source: s.Name, Reason: e.Reason}
 	}
@@ -153,7 +154,7 @@ func (a *Authenticator) Run(ctx context.Context) {
 // Authenticate verifies a request's credentials for the tenant, which must be of a [Directory]. The form of
 // Authorization, and of a token its iss or kid, decide which of the tenant's sources it is verified against, so
 // that no scheme can name another scheme's wallet (CONTRACT section 4). What cannot be accepted fails with an
-// [*AuthError]; what cannot be decided now with [ErrKeysUnavailable], [ErrAmbiguousSource] or [ErrSuspect].
+// [*AuthError]; what cannot be decided now with [ErrKeysUnavailable], [tenants.ErrAmbiguousSource] or [ErrSuspect].
 func (a *Authenticator) Authenticate(ctx context.Context, tenant *Tenant, header http.Header, from netip.Addr) (Caller, error) {
 	now := a.now()
 	v, err := a.authenticate(ctx, tenant, header, from, now)
@@ -244,11 +245,11 @@ func authorization(header http.Header) (string, error) {
 
 // gate asks for a client key where the tenant wants one.
 func (a *Authenticator) gate(tenant *Tenant, header http.Header, now time.Time) error {
-	if tenant.Gate.State == GateOff {
+	if tenant.Gate.State == tenants.GateOff {
 		return nil
 	}
 	err := tenant.checkClientKey(header, now)
-	if e, ok := errors.AsType[*AuthError](err); ok && tenant.Gate.State == GateObserved {
+	if e, ok := errors.AsType[*AuthError](err); ok && tenant.Gate.State == tenants.GateObserved {
 		a.failures.count(tenant.ID, "", observed+e.Reason, now)
 		return nil
 	}
@@ -263,7 +264,7 @@ func (t *Tenant) checkClientKey(header http.Header, now time.Time) error {
 	switch k := t.schemes.clientKeys[sha256.Sum256([]byte(values[0]))]; {
 	case k == nil:
 		return refuse(reasonClientKey)
-	case !k.good(now):
+	case !k.Good(now):
 		return refuse(reasonClientKeyEnded)
 	}
 	return nil
@@ -271,7 +272,7 @@ func (t *Tenant) checkClientKey(header http.Header, now time.Time) error {
 
 // credential is one that has been read and of which nothing is proven yet.
 type credential interface {
-	source() *Source
+	source() *tenants.Source
 	claimed() string                  // the subject
 	cost(now time.Time) time.Duration // of the arithmetic, about
 	verify(ctx context.Context, a *Authenticator, now time.Time) (*verified, error)
@@ -286,7 +287,7 @@ func (e *forgedError) Unwrap() error { return e.err }
 // verified is a credential that was good once. Its time is asked at each use. It outlives versions of its tenant, so
 // it holds none.
 type verified struct {
-	source  *Source
+	source  *tenants.Source
 	subject string
 
 	signature *signatureToken // of a signature
@@ -326,7 +327,7 @@ func cutBearer(text string) (token string, ok bool) {
 // signed is a credential of CONTRACT section 4.1.
 type signed struct {
 	token signatureToken
-	by    *Source
+	by    *tenants.Source
 }
 
 func readSignature(tenant *Tenant, text string) (credential, error) {
@@ -334,7 +335,7 @@ func readSignature(tenant *Tenant, text string) (credential, error) {
 	if err != nil {
 		return nil, err
 	}
-	by, err := tenant.schemes.routing.route(look{signature: true})
+	by, err := tenant.schemes.routing.Route(tenants.Look{Signature: true})
 	switch {
 	case err != nil:
 		return nil, err
@@ -344,7 +345,7 @@ func readSignature(tenant *Tenant, text string) (credential, error) {
 	return &signed{token, by}, nil
 }
 
-func (s *signed) source() *Source              { return s.by }
+func (s *signed) source() *tenants.Source      { return s.by }
 func (s *signed) claimed() string              { return s.token.subject() }
 func (s *signed) cost(time.Time) time.Duration { return 250 * time.Microsecond }
 
@@ -367,7 +368,7 @@ type bearer struct {
 
 func readToken(tenant *Tenant, text string) (credential, error) {
 	v := tenant.schemes
-	if !v.routing.takesTokens() {
+	if !v.routing.TakesTokens() {
 		return nil, refuse(reasonNoSource)
 	}
 	token, err := jwt.Parse(text)
@@ -384,8 +385,8 @@ func readToken(tenant *Tenant, text string) (credential, error) {
 	return &bearer{token, by}, nil
 }
 
-func (b *bearer) source() *Source { return b.by.Source }
-func (b *bearer) claimed() string { return b.token.Subject }
+func (b *bearer) source() *tenants.Source { return b.by.Source }
+func (b *bearer) claimed() string         { return b.token.Subject }
 
 // cost has a little for the reading, so that there is none that costs nothing.
 func (b *bearer) cost(now time.Time) time.Duration {
@@ -415,15 +416,4 @@ func refuseToken(err error) error {
 		return refuse(e.Error())
 	}
 	return err
-}
-
-// LoginGrace is how long past its exp a token of a login is taken. Clients replace one a minute before that by the device's
-// clock, and never when they are refused (CONTRACT section 4.3): without it, a wallet whose clock is some minutes behind
-// could not save its channels until its clock gets there, at the end of each token.
-const LoginGrace = 10 * time.Minute
-
-// loginRules are those of the tokens that we issue to the wallets of an LNURL source.
-func loginRules(source uuid.UUID) jwt.Rules {
-	issuer := source.URN()
-	return jwt.Rules{Issuer: &issuer, AudienceRule: jwt.AnyAudience, Algorithms: []string{"ES256"}, Grace: LoginGrace}
 }

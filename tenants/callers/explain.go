@@ -1,4 +1,4 @@
-package tenants
+package callers
 
 import (
 	"context"
@@ -6,6 +6,8 @@ import (
 	"fmt"
 	"net/http"
 	"time"
+
+	"github.com/vss-cloud/vss-cloud/tenants"
 )
 
 // Check is one thing that is asked of a request's credentials, and what is wrong with it. No part of a credential
@@ -19,8 +21,8 @@ type Check struct {
 // Explanation is how a request's credentials fare, check by check.
 type Explanation struct {
 	Checks []Check
-	Source *Source // that the credential belongs to; nil where none is known
-	Wallet string  // the [storage.WalletID] of the wallet that it proves; "" if it proves none
+	Source *tenants.Source // that the credential belongs to; nil where none is known
+	Wallet string          // the [storage.WalletID] of the wallet that it proves; "" if it proves none
 }
 
 // OK says whether the credentials are good.
@@ -38,12 +40,12 @@ func (a *Authenticator) Explain(ctx context.Context, tenant *Tenant, header http
 	}
 	good := add("tenant", tenant.Refuses(false), "%s is %s", tenant.Slug, tenant.State)
 	switch tenant.Gate.State {
-	case GateOff:
+	case tenants.GateOff:
 		add("client key", nil, "none is asked for")
 	default:
 		err := tenant.checkClientKey(header, now)
 		detail := "in the header " + tenant.Gate.Header
-		if err != nil && tenant.Gate.State == GateObserved {
+		if err != nil && tenant.Gate.State == tenants.GateObserved {
 			detail, err = "the gate is only observed: "+err.Error(), nil
 		}
 		good = add("client key", err, "%s", detail) && good
@@ -53,8 +55,8 @@ func (a *Authenticator) Explain(ctx context.Context, tenant *Tenant, header http
 		return e
 	}
 	c, err := read(tenant, text)
-	if ambiguous, ok := errors.AsType[*ambiguity](err); ok {
-		add("source", ErrAmbiguousSource, "%v", ambiguous)
+	if errors.Is(err, tenants.ErrAmbiguousSource) {
+		add("source", tenants.ErrAmbiguousSource, "%v", err)
 		return e
 	}
 	if _, isToken := cutBearer(text); isToken {

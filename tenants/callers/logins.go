@@ -1,4 +1,4 @@
-package tenants
+package callers
 
 import (
 	"context"
@@ -20,6 +20,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
 	"github.com/vss-cloud/vss-cloud/quota"
 	"github.com/vss-cloud/vss-cloud/storage"
+	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
 	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
@@ -31,10 +32,6 @@ const (
 	LoginPath = "/lnurl/auth"
 	KeysPath  = "/lnurl/jwks.json"
 )
-
-// keySettles is how long after its creation a key begins to sign, where there is an older one: by then every
-// instance knows it, also where clocks differ, and whoever keeps the published keys as long as they say.
-const keySettles = 30 * time.Second
 
 // LoginsConfig says how [Logins] work.
 type LoginsConfig struct {
@@ -92,7 +89,7 @@ func NewLogins(auth *Authenticator, cfg LoginsConfig) (*Logins, error) {
 	}
 	if cfg.SharedURL != "" {
 		u, err := url.Parse(cfg.SharedURL)
-		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Host != lower(u.Host) ||
+		if err != nil || u.Scheme != "http" && u.Scheme != "https" || u.Host == "" || u.Host != strings.ToLower(u.Host) ||
 			strings.Trim(u.Path, "/") != "" || u.RawQuery != "" || u.User != nil {
 			return nil, fmt.Errorf("shared LNURL %q is not a scheme and a host in lower case, as https://vss.example.com", cfg.SharedURL)
 		}
@@ -142,7 +139,7 @@ func (l *Logins) forget(ctx context.Context) error {
 // and why: an instance that cannot sign must not begin to serve.
 func (l *Logins) Check(all []*Tenant) error {
 	for _, t := range all {
-		src := t.source(LNURL)
+		src := t.Source(tenants.LNURL)
 		if src == nil {
 			continue
 		}
@@ -177,14 +174,14 @@ func (l *Logins) Site(tenant *Tenant, header http.Header, from netip.Addr) (*lnu
 	if err := l.admit(tenant, header); err != nil {
 		return nil, err
 	}
-	src := tenant.source(LNURL)
+	src := tenant.Source(tenants.LNURL)
 	if src == nil {
 		return nil, &lnurl.Error{Reason: reasonNoLogin}
 	}
 	if l.cfg.MasterKey == nil {
 		return nil, ErrNoMasterKey
 	}
-	if d := tenant.domain(src.Host); d != nil && d.State == Pending {
+	if d := tenant.Domain(src.Host); d != nil && d.State == tenants.Pending {
 		return nil, &lnurl.Error{Reason: reasonNoHost}
 	}
 	key, err := l.signer(tenant, src)
@@ -222,7 +219,7 @@ func (l *Logins) Refused(tenant *Tenant, refusal *lnurl.Error) {
 		return
 	}
 	source := ""
-	if src := tenant.source(LNURL); src != nil {
+	if src := tenant.Source(tenants.LNURL); src != nil {
 		source = src.Name
 	}
 	l.auth.failures.count(tenant.ID, source, refusal.Reason, l.cfg.Now())
@@ -233,24 +230,24 @@ func (l *Logins) Forged(from netip.Addr) { l.auth.suspects.failed(from, l.cfg.No
 
 // Owner is the wallet whose key has logged in.
 func (l *Logins) Owner(tenant *Tenant, subject string) storage.Owner {
-	return Caller{tenant, tenant.source(LNURL), subject}.Owner()
+	return Caller{tenant, tenant.Source(tenants.LNURL), subject}.Owner()
 }
 
 // signer is the key that signs now: the newest active one that every instance knows. Until there is one, the key that
 // was retired for it signs on, as long as its tokens would live, and where there is none either, the active one does.
-func (l *Logins) signer(t *Tenant, src *Source) (*lnurl.SigningKey, error) {
+func (l *Logins) signer(t *Tenant, src *tenants.Source) (*lnurl.SigningKey, error) {
 	now := l.cfg.Now()
-	var active, retired *SourceKey
+	var active, retired *tenants.SourceKey
 	for i := range src.Keys { // newest first
 		k := &src.Keys[i]
-		settled := now.Sub(k.CreatedAt) >= keySettles
+		settled := now.Sub(k.CreatedAt) >= tenants.KeySettles
 		switch {
 		case k.Sealed == nil:
 		case k.State == jwt.Active && settled:
 			return l.open(t, k)
 		case k.State == jwt.Active && active == nil:
 			active = k
-		case k.State == jwt.Retired && retired == nil && now.Add(src.TokenLife+LoginGrace+time.Minute).Before(k.Until):
+		case k.State == jwt.Retired && retired == nil && now.Add(src.TokenLife+tenants.LoginGrace+time.Minute).Before(k.Until):
 			retired = k
 		}
 	}
@@ -269,12 +266,12 @@ type openedKey struct {
 	kid    string
 }
 
-func (l *Logins) open(t *Tenant, k *SourceKey) (*lnurl.SigningKey, error) {
+func (l *Logins) open(t *Tenant, k *tenants.SourceKey) (*lnurl.SigningKey, error) {
 	id := openedKey{t.ID, k.ID}
 	if key, ok := l.opened.Load(id); ok {
 		return key.(*lnurl.SigningKey), nil
 	}
-	der, err := l.cfg.MasterKey.Open(k.Sealed, signingContext(t.ID, k.ID))
+	der, err := l.cfg.MasterKey.Open(k.Sealed, tenants.SigningContext(t.ID, k.ID))
 	if err != nil {
 		return nil, err
 	}
@@ -289,17 +286,12 @@ func (l *Logins) open(t *Tenant, k *SourceKey) (*lnurl.SigningKey, error) {
 	return key, nil
 }
 
-// signingContext binds a sealed signing key to its place.
-func signingContext(tenant uuid.UUID, kid string) []byte {
-	return masterkey.Context("lnurl signing key", tenant.String(), kid)
-}
-
 // Keys are the public keys of the tenant's tokens, as a JWKS: those that verify, and those that are to. It fails
-// with [ErrNotFound] for a tenant without LNURL-auth.
+// with [tenants.ErrNotFound] for a tenant without LNURL-auth.
 func (l *Logins) Keys(tenant *Tenant) ([]byte, error) {
-	src := tenant.source(LNURL)
+	src := tenant.Source(tenants.LNURL)
 	if src == nil {
-		return nil, ErrNotFound
+		return nil, tenants.ErrNotFound
 	}
 	now := l.cfg.Now()
 	set := struct {

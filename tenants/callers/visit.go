@@ -1,4 +1,4 @@
-package tenants
+package callers
 
 import (
 	"context"
@@ -9,6 +9,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
 	"github.com/vss-cloud/vss-cloud/quota"
 	"github.com/vss-cloud/vss-cloud/storage"
+	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
 )
 
@@ -110,7 +111,7 @@ func (v *visit) Use(ctx context.Context, k1 lnurl.K1, subject string, expires ti
 
 // enrolled fails unless the database knows the wallet, and then this instance does too.
 func (v *visit) enrolled(ctx context.Context, wallet storage.WalletID) error {
-	enrolled, _, err := Standing(ctx, v.cfg.Pool, wallet)
+	enrolled, _, err := tenants.Standing(ctx, v.cfg.Pool, wallet)
 	if err != nil {
 		return err
 	}

@@ -1,4 +1,4 @@
-package tenants
+package callers
 
 import (
 	"context"
@@ -8,6 +8,7 @@ import (
 	"net/http/httptest"
 	"net/netip"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	stdtime "time"
@@ -15,6 +16,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/vss-cloud/vss-cloud/db"
+	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/egress"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
@@ -29,11 +31,11 @@ func TestAnotherTenantsDeadIssuerHoldsUpNoRotation(t *testing.T) {
 		p.create(t, slug)
 		for i := range each {
 			issuer := fmt.Sprintf("https://dead%d.example", i)
-			p.addSource(t, slug, NewSource{Name: fmt.Sprintf("dead-%d", i), Kind: JWT, Rules: from(issuer), JWKSURL: issuer + "/keys"})
+			p.addSource(t, slug, tenants.NewSource{Name: fmt.Sprintf("dead-%d", i), Kind: tenants.JWT, Rules: from(issuer), JWKSURL: issuer + "/keys"})
 		}
 	}
 	p.create(t, "victim")
-	p.addSource(t, "victim", NewSource{Name: "auth", Kind: JWT, Rules: from("https://a.example"), JWKSURL: "https://a.example/keys"})
+	p.addSource(t, "victim", tenants.NewSource{Name: "auth", Kind: tenants.JWT, Rules: from("https://a.example"), JWKSURL: "https://a.example/keys"})
 
 	old, fresh := lnurl.NewSigningKey(), lnurl.NewSigningKey()
 	var rotated atomic.Bool
@@ -75,14 +77,14 @@ func TestASecretInTheURLOfAKeySetIsUsedAndNotShown(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
 	p.create(t, "acme")
-	_, err := p.service.AddSource(t.Context(), root, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from("a"), JWKSURL: "https://user:s3cret@a.example/keys"})
+	_, err := p.service.AddSource(t.Context(), root, "acme", tenants.NewSource{Name: "auth", Kind: tenants.JWT, Rules: from("a"), JWKSURL: "https://user:s3cret@a.example/keys"})
 	wantInvalid(t, err, "jwks_url")
 	if strings.Contains(err.Error(), "s3cret") {
 		t.Error(err)
 	}
-	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from("a"), JWKSURL: "https://a.example/keys?apikey=s3cret-1"})
+	p.addSource(t, "acme", tenants.NewSource{Name: "auth", Kind: tenants.JWT, Rules: from("a"), JWKSURL: "https://a.example/keys?apikey=s3cret-1"})
 	rows := p.audited(t)
-	done(t)(p.service.SetSource(t.Context(), root, "acme", "auth", SourceChange{JWKSURL: ptr("https://a.example/keys?apikey=s3cret-2")}))
+	done(t)(p.service.SetSource(t.Context(), root, "acme", "auth", tenants.SourceChange{JWKSURL: ptr("https://a.example/keys?apikey=s3cret-2")}))
 	if p.audited(t) != rows+1 {
 		t.Error("the change of a secret is not in the audit log")
 	}
@@ -105,5 +107,52 @@ func TestASecretInTheURLOfAKeySetIsUsedAndNotShown(t *testing.T) {
 	e := NewAuthenticator(AuthenticatorConfig{}).Explain(t.Context(), find1(t, d, "acme"), with(bearerOf(lnurl.NewSigningKey(), "a", "alice")))
 	if text := fmt.Sprint(e.Checks); strings.Contains(text, "s3cret") || !strings.Contains(text, "apikey=***") {
 		t.Errorf("explained as %s", text)
+	}
+}
+
+func TestKeysThatChangeAtAURLAreAnEventOnceHoweverManyInstancesSeeIt(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	p.addSource(t, "acme", tenants.NewSource{Name: "auth", Kind: tenants.JWT, Rules: from(""), JWKSURL: "https://a.example/keys"})
+	first, second := lnurl.NewSigningKey(), lnurl.NewSigningKey()
+	pool := open(t, p.url, db.RoleAPI)
+	issuer := &issuerServer{}
+	var instances []*jwt.Source
+	start := func() {
+		d := newDirectory(t, pool, DirectoryConfig{Fetch: issuer.get, Saves: pool})
+		run(t, d)
+		eventually(t, "the directory is loaded", d.Loaded)
+		instances = append(instances, find1(t, d, "acme").schemes.anyToken(t).issuer)
+	}
+	before := query[int](t, p, "SELECT count(*) FROM events")
+	events := func() int { return query[int](t, p, "SELECT count(*) FROM events") - before }
+	settled := func(want string) { // that all have these keys, and have kept them
+		t.Helper()
+		var kept sync.WaitGroup
+		for _, keys := range instances {
+			kept.Go(func() { done(t)(nil, keys.Refresh(t.Context())) })
+		}
+		kept.Wait()
+		eventually(t, "the keys are kept", func() bool {
+			return strings.Contains(query[string](t, p, "SELECT coalesce(max(convert_from(document, 'UTF8')), '') FROM jwks_documents"), want)
+		})
+	}
+	issuer.set(false, first)
+	start()
+	start()
+	settled(first.ID())
+	if n := events(); n != 0 {
+		t.Errorf("the first keys of a URL are %d events", n)
+	}
+	issuer.set(false, first, second)
+	settled(second.ID())
+	start() // late
+	settled(second.ID())
+	if n := events(); n != 1 {
+		t.Errorf("a change that three instances saw is %d events", n)
+	}
+	if got := query[string](t, p, "SELECT max(kind || ' ' || subject) FROM events"); got != "keys_changed auth" {
+		t.Errorf("it says %q", got)
 	}
 }

@@ -1,6 +1,7 @@
-package tenants
+package callers
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/rand"
@@ -23,6 +24,7 @@ import (
 
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/storage"
+	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/egress"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
@@ -56,9 +58,9 @@ func TestTheFormAndTheIssuerOfACredentialSayWhichSourceItIsOf(t *testing.T) {
 	p := newPlatform(t)
 	p.create(t, "acme")
 	a, b := lnurl.NewSigningKey(), lnurl.NewSigningKey()
-	p.addSource(t, "acme", NewSource{Name: "a", Kind: JWT, Rules: from("https://a.example"), Keys: jwks(a)})
-	p.addSource(t, "acme", NewSource{Name: "b", Kind: JWT, Rules: from("https://b.example"), Keys: jwks(b)})
-	p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
+	p.addSource(t, "acme", tenants.NewSource{Name: "a", Kind: tenants.JWT, Rules: from("https://a.example"), Keys: jwks(a)})
+	p.addSource(t, "acme", tenants.NewSource{Name: "b", Kind: tenants.JWT, Rules: from("https://b.example"), Keys: jwks(b)})
+	p.addSource(t, "acme", tenants.NewSource{Name: "lnurl", Kind: tenants.LNURL, Host: "acme.vss.example"})
 	tenant := p.known(t, "acme")
 	auth := NewAuthenticator(AuthenticatorConfig{})
 	logins, err := NewLogins(auth, LoginsConfig{MasterKey: masterKey()})
@@ -109,9 +111,9 @@ func TestTheKidOfATokenSaysWhichSourceItIsOfWhereThatIsAskedFor(t *testing.T) {
 	p := newPlatform(t)
 	p.create(t, "acme")
 	one, two := lnurl.NewSigningKey(), lnurl.NewSigningKey()
-	p.addSource(t, "acme", NewSource{Name: "one", Kind: JWT, Rules: from(""), Keys: jwks(one), ByKeyID: true})
-	p.addSource(t, "acme", NewSource{Name: "two", Kind: JWT, Rules: from(""), Keys: jwks(two), ByKeyID: true})
-	p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
+	p.addSource(t, "acme", tenants.NewSource{Name: "one", Kind: tenants.JWT, Rules: from(""), Keys: jwks(one), ByKeyID: true})
+	p.addSource(t, "acme", tenants.NewSource{Name: "two", Kind: tenants.JWT, Rules: from(""), Keys: jwks(two), ByKeyID: true})
+	p.addSource(t, "acme", tenants.NewSource{Name: "lnurl", Kind: tenants.LNURL, Host: "acme.vss.example"})
 	tenant := p.known(t, "acme")
 	auth := NewAuthenticator(AuthenticatorConfig{})
 	for source, credential := range map[string]string{
@@ -134,14 +136,14 @@ func TestASourceInAnothersNamespaceNamesItsWallets(t *testing.T) {
 	p := newPlatform(t)
 	p.create(t, "acme")
 	before, after := lnurl.NewSigningKey(), lnurl.NewSigningKey()
-	p.addSource(t, "acme", NewSource{Name: "before", Kind: JWT, Rules: from("https://before.example"), Keys: jwks(before)})
+	p.addSource(t, "acme", tenants.NewSource{Name: "before", Kind: tenants.JWT, Rules: from("https://before.example"), Keys: jwks(before)})
 	auth := NewAuthenticator(AuthenticatorConfig{})
 	old, err := auth.Authenticate(t.Context(), p.known(t, "acme"), with(bearerOf(before, "https://before.example", "alice")), netip.Addr{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	done(t)(p.service.RemoveSource(t.Context(), root, "acme", "before"))
-	p.addSource(t, "acme", NewSource{Name: "after", Kind: JWT, Rules: from("https://after.example"), Keys: jwks(after), NamespaceOf: "before"})
+	p.addSource(t, "acme", tenants.NewSource{Name: "after", Kind: tenants.JWT, Rules: from("https://after.example"), Keys: jwks(after), NamespaceOf: "before"})
 	tenant := p.known(t, "acme")
 	moved, err := auth.Authenticate(t.Context(), tenant, with(bearerOf(after, "https://after.example", "alice")), netip.Addr{})
 	if err != nil || moved.Owner() != old.Owner() {
@@ -166,8 +168,8 @@ func TestWhatIsTakenBackHoldsOnEveryInstanceWithin5SecondsCacheIncluded(t *testi
 	}
 	p.create(t, "acme")
 	p.create(t, "bystander")
-	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from(""), Keys: jwks(key, lnurl.NewSigningKey())})
-	p.addSource(t, "bystander", NewSource{Name: "auth", Kind: JWT, Rules: from(""), Keys: jwks(key)})
+	p.addSource(t, "acme", tenants.NewSource{Name: "auth", Kind: tenants.JWT, Rules: from(""), Keys: jwks(key, lnurl.NewSigningKey())})
+	p.addSource(t, "bystander", tenants.NewSource{Name: "auth", Kind: tenants.JWT, Rules: from(""), Keys: jwks(key)})
 	_, clientKey, err := p.service.AddClientKey(t.Context(), root, "acme", "app")
 	if err != nil {
 		t.Fatal(err)
@@ -205,11 +207,11 @@ func TestWhatIsTakenBackHoldsOnEveryInstanceWithin5SecondsCacheIncluded(t *testi
 	done(t)(p.service.SetKey(t.Context(), root, "acme", "auth", key.ID(), jwt.Standby, time.Time{}))
 	everywhere("key on standby", "acme", false)
 	done(t)(p.service.SetKey(t.Context(), root, "acme", "auth", key.ID(), jwt.Active, time.Time{}))
-	done(t)(p.service.Set(t.Context(), root, "acme", Change{Gate: ptr(GateRequired)}))
+	done(t)(p.service.Set(t.Context(), root, "acme", tenants.Change{Gate: ptr(tenants.GateRequired)}))
 	everywhere("gate required", "acme", true)
 	done(t)(p.service.RevokeClientKey(t.Context(), root, "acme", clientKey[:10]))
 	everywhere("client key revoked", "acme", false)
-	done(t)(p.service.Set(t.Context(), root, "acme", Change{Gate: ptr(GateOff)}))
+	done(t)(p.service.Set(t.Context(), root, "acme", tenants.Change{Gate: ptr(tenants.GateOff)}))
 	everywhere("gate off", "acme", true)
 	done(t)(p.service.SetKey(t.Context(), root, "acme", "auth", key.ID(), jwt.Revoked, time.Time{}))
 	everywhere("key revoked", "acme", false)
@@ -250,7 +252,7 @@ func TestAnIssuerThatIsDownForAnHourIsNotNoticedByWalletsWithKnownKeys(t *testin
 	t.Parallel()
 	p := newPlatform(t)
 	p.create(t, "acme")
-	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from("https://a.example"), JWKSURL: "https://a.example/keys"})
+	p.addSource(t, "acme", tenants.NewSource{Name: "auth", Kind: tenants.JWT, Rules: from("https://a.example"), JWKSURL: "https://a.example/keys"})
 	known, unknown := lnurl.NewSigningKey(), lnurl.NewSigningKey()
 	issuer, time := &issuerServer{}, &clock{}
 	issuer.set(false, known)
@@ -294,7 +296,7 @@ func TestAKeyOfAURLCanBeRevokedThoughTheURLStillHasIt(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
 	p.create(t, "acme")
-	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from(""), JWKSURL: "https://a.example/keys"})
+	p.addSource(t, "acme", tenants.NewSource{Name: "auth", Kind: tenants.JWT, Rules: from(""), JWKSURL: "https://a.example/keys"})
 	stolen, good := lnurl.NewSigningKey(), lnurl.NewSigningKey()
 	issuer := &issuerServer{}
 	issuer.set(false, stolen, good)
@@ -312,7 +314,7 @@ func TestAKeyOfAURLCanBeRevokedThoughTheURLStillHasIt(t *testing.T) {
 	eventually(t, "the keys are kept", func() bool { return query[int](t, p, "SELECT count(*) FROM jwks_documents") == 1 })
 
 	_, err := p.service.SetKey(t.Context(), root, "acme", "auth", "nobody", jwt.Revoked, time.Time{})
-	wantError(t, err, ErrNotFound)
+	wantError(t, err, tenants.ErrNotFound)
 	_, err = p.service.SetKey(t.Context(), root, "acme", "auth", stolen.ID(), jwt.Standby, time.Time{})
 	wantInvalid(t, err, "state")
 	done(t)(p.service.SetKey(t.Context(), root, "acme", "auth", stolen.ID(), jwt.Revoked, time.Time{}))
@@ -321,26 +323,26 @@ func TestAKeyOfAURLCanBeRevokedThoughTheURLStillHasIt(t *testing.T) {
 		t.Error("the other key is revoked too")
 	}
 	// A change of what is nothing to the source voids no credential that was verified by its keys.
-	before := find1(t, d, "acme").schemes.anyToken().issuer.Set()
+	before := find1(t, d, "acme").schemes.anyToken(t).issuer.Set()
 	p.create(t, "bystander")
 	if err := d.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if find1(t, d, "acme").schemes.anyToken().issuer.Set() != before {
+	if find1(t, d, "acme").schemes.anyToken(t).issuer.Set() != before {
 		t.Error("the keys were replaced by the same ones")
 	}
 
 	// Another URL begins with the keys of the one before it, and what is revoked is revoked there too.
 	issuer.set(true)
-	done(t)(p.service.SetSource(t.Context(), root, "acme", "auth", SourceChange{JWKSURL: ptr("https://down.example/keys")}))
+	done(t)(p.service.SetSource(t.Context(), root, "acme", "auth", tenants.SourceChange{JWKSURL: ptr("https://down.example/keys")}))
 	eventually(t, "the other URL is known", func() bool {
-		return find1(t, d, "acme").source(JWT).JWKSURL == "https://down.example/keys"
+		return find1(t, d, "acme").Source(tenants.JWT).JWKSURL == "https://down.example/keys"
 	})
 	if !accepted(with(bearerOf(good, "", "carol"))) || accepted(token) {
 		t.Error("a URL that does not answer yet cuts wallets off, or brings a revoked key back")
 	}
 	issuer.set(false, stolen, good)
-	done(t)(p.service.SetSource(t.Context(), root, "acme", "auth", SourceChange{JWKSURL: ptr("https://b.example/keys")}))
+	done(t)(p.service.SetSource(t.Context(), root, "acme", "auth", tenants.SourceChange{JWKSURL: ptr("https://b.example/keys")}))
 	eventually(t, "the other URL is fetched", func() bool { return accepted(with(bearerOf(good, "", "bob"))) })
 	if accepted(token) {
 		t.Error("the key is back")
@@ -379,8 +381,8 @@ func TestTheGateAsksForAClientKey(t *testing.T) {
 		reasonClientKey:      {"vck_" + strings.Repeat("a", 26)},
 		reasonClientKeyEnded: {key},
 	}
-	for _, gate := range []GateState{GateOff, GateObserved, GateRequired} {
-		p.set(t, "acme", Change{Gate: ptr(gate), Header: ptr("X-App")})
+	for _, gate := range []tenants.GateState{tenants.GateOff, tenants.GateObserved, tenants.GateRequired} {
+		p.set(t, "acme", tenants.Change{Gate: ptr(gate), Header: ptr("X-App")})
 		tenant := p.known(t, "acme")
 		for _, k := range []string{fresh, lasting} {
 			if err := try(tenant, "x-app", k); err != nil {
@@ -389,13 +391,13 @@ func TestTheGateAsksForAClientKey(t *testing.T) {
 		}
 		for reason, keys := range bad {
 			switch err := try(tenant, "X-App", keys...); {
-			case gate == GateRequired:
+			case gate == tenants.GateRequired:
 				wantAuthError(t, err, reason)
 			case err != nil:
 				t.Errorf("%s: %s: %v", gate, reason, err)
 			}
 		}
-		if gate == GateRequired {
+		if gate == tenants.GateRequired {
 			wantAuthError(t, try(tenant, "X-App", fresh, fresh), reasonNoClientKey)
 			wantAuthError(t, try(tenant, "X-Client-Key", fresh), reasonNoClientKey)
 		}
@@ -418,7 +420,7 @@ func TestRefusalsAreCountedByTenantSourceAndReasonAndSurviveAnOutage(t *testing.
 	p := newPlatform(t)
 	p.create(t, "acme")
 	key := lnurl.NewSigningKey()
-	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from(""), Keys: jwks(key)})
+	p.addSource(t, "acme", tenants.NewSource{Name: "auth", Kind: tenants.JWT, Rules: from(""), Keys: jwks(key)})
 	tenant := p.known(t, "acme")
 	wire, cutPool := newWire(t, p.url)
 	auths := []*Authenticator{NewAuthenticator(AuthenticatorConfig{}), NewAuthenticator(AuthenticatorConfig{})}
@@ -516,8 +518,8 @@ func TestOnlyWhatCredentialsDependOnVoidsThoseThatWereVerified(t *testing.T) {
 	p.create(t, "bystander")
 	p.create(t, "acme")
 	key, stolen := lnurl.NewSigningKey(), lnurl.NewSigningKey()
-	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from("https://a.example"), Keys: jwks(key, stolen)})
-	p.addSource(t, "acme", NewSource{Name: "url", Kind: JWT, Rules: from("https://b.example"), JWKSURL: "https://b.example/keys"})
+	p.addSource(t, "acme", tenants.NewSource{Name: "auth", Kind: tenants.JWT, Rules: from("https://a.example"), Keys: jwks(key, stolen)})
+	p.addSource(t, "acme", tenants.NewSource{Name: "url", Kind: tenants.JWT, Rules: from("https://b.example"), JWKSURL: "https://b.example/keys"})
 	_, clientKey, err := p.service.AddClientKey(t.Context(), root, "acme", "app")
 	if err != nil {
 		t.Fatal(err)
@@ -546,13 +548,13 @@ func TestOnlyWhatCredentialsDependOnVoidsThoseThatWereVerified(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if caller.Tenant != tenant || caller.Source != tenant.source(Signature) || caller.Owner().Tenant != tenant.ID {
+		if caller.Tenant != tenant || caller.Source != tenant.Source(tenants.Signature) || caller.Owner().Tenant != tenant.ID {
 			t.Errorf("the caller is %+v, asked was for %+v", caller, tenant)
 		}
 		return spent.Load()
 	}
-	set := func(c Change) func() { return func() { p.set(t, "acme", c) } }
-	service := func(change func(ctx context.Context, s *Service) (*Tenant, error)) func() {
+	set := func(c tenants.Change) func() { return func() { p.set(t, "acme", c) } }
+	service := func(change func(ctx context.Context, s *tenants.Service) (*tenants.Tenant, error)) func() {
 		return func() { done(t)(change(t.Context(), p.service)) }
 	}
 	refresh()
@@ -568,40 +570,40 @@ func TestOnlyWhatCredentialsDependOnVoidsThoseThatWereVerified(t *testing.T) {
 		{"another tenant", func() { p.create(t, "another") }, false, nil},
 		{"limits of its plan", func() { p.sql(t, `UPDATE plans SET limits = limits || '{"wallets": 77}'`) }, false,
 			func(acme *Tenant) bool { return acme.Limits.Wallets == 77 }},
-		{"limits of its own", set(Change{Limits: map[string]*int64{"wallets": ptr(int64(5))}}), false,
+		{"limits of its own", set(tenants.Change{Limits: map[string]*int64{"wallets": ptr(int64(5))}}), false,
 			func(acme *Tenant) bool { return acme.Limits.Wallets == 5 }},
 		{"limits that are none", func() { p.sql(t, `UPDATE tenants SET limits = '{"wallets": 0}' WHERE slug = 'acme'`) }, false,
-			func(acme *Tenant) bool { return acme.fault != "" }},
-		{"limits again", set(Change{Limits: map[string]*int64{"wallets": nil}}), false,
-			func(acme *Tenant) bool { return acme.Limits.Wallets == 77 && acme.fault == "" }},
-		{"name", set(Change{Name: ptr("Acme")}), false, func(acme *Tenant) bool { return acme.Name == "Acme" }},
-		{"enrolment", set(Change{Enrolment: ptr(EnrolmentClosed)}), false, func(acme *Tenant) bool { return acme.Enrolment == EnrolmentClosed }},
-		{"state", set(Change{State: ptr(ReadOnly)}), false, func(acme *Tenant) bool { return errors.Is(acme.Refuses(true), ErrReadOnly) }},
-		{"state back", set(Change{State: ptr(Active)}), false, func(acme *Tenant) bool { return acme.Refuses(true) == nil }},
+			func(acme *Tenant) bool { return acme.Fault != "" }},
+		{"limits again", set(tenants.Change{Limits: map[string]*int64{"wallets": nil}}), false,
+			func(acme *Tenant) bool { return acme.Limits.Wallets == 77 && acme.Fault == "" }},
+		{"name", set(tenants.Change{Name: ptr("Acme")}), false, func(acme *Tenant) bool { return acme.Name == "Acme" }},
+		{"enrolment", set(tenants.Change{Enrolment: ptr(tenants.EnrolmentClosed)}), false, func(acme *Tenant) bool { return acme.Enrolment == tenants.EnrolmentClosed }},
+		{"state", set(tenants.Change{State: ptr(tenants.ReadOnly)}), false, func(acme *Tenant) bool { return errors.Is(acme.Refuses(true), tenants.ErrReadOnly) }},
+		{"state back", set(tenants.Change{State: ptr(tenants.Active)}), false, func(acme *Tenant) bool { return acme.Refuses(true) == nil }},
 		{"domain", func() { p.addDomain(t, "acme", "vss.acme.com") }, false, func(acme *Tenant) bool { return len(acme.Domains) == 1 }},
 		{"domain checked", func() { p.sql(t, "UPDATE domains SET checked_at = now()") }, false,
 			func(acme *Tenant) bool { return !acme.Domains[0].CheckedAt.IsZero() }},
-		{"gate", set(Change{Gate: ptr(GateRequired), Header: ptr("X-App")}), false, func(acme *Tenant) bool { return acme.Gate.State == GateRequired }},
-		{"window", service(func(ctx context.Context, s *Service) (*Tenant, error) {
-			return s.SetSource(ctx, root, "acme", "signature", SourceChange{Window: ptr(time.Hour)})
-		}), true, func(acme *Tenant) bool { return acme.source(Signature).Window == time.Hour }},
-		{"rules of a source", service(func(ctx context.Context, s *Service) (*Tenant, error) {
-			return s.SetSource(ctx, root, "acme", "auth", SourceChange{Issuer: ptr("https://c.example")})
+		{"gate", set(tenants.Change{Gate: ptr(tenants.GateRequired), Header: ptr("X-App")}), false, func(acme *Tenant) bool { return acme.Gate.State == tenants.GateRequired }},
+		{"window", service(func(ctx context.Context, s *tenants.Service) (*tenants.Tenant, error) {
+			return s.SetSource(ctx, root, "acme", "signature", tenants.SourceChange{Window: ptr(time.Hour)})
+		}), true, func(acme *Tenant) bool { return acme.Source(tenants.Signature).Window == time.Hour }},
+		{"rules of a source", service(func(ctx context.Context, s *tenants.Service) (*tenants.Tenant, error) {
+			return s.SetSource(ctx, root, "acme", "auth", tenants.SourceChange{Issuer: ptr("https://c.example")})
 		}), true, nil},
-		{"key revoked", service(func(ctx context.Context, s *Service) (*Tenant, error) {
+		{"key revoked", service(func(ctx context.Context, s *tenants.Service) (*tenants.Tenant, error) {
 			return s.SetKey(ctx, root, "acme", "auth", stolen.ID(), jwt.Revoked, time.Time{})
 		}), true, nil},
-		{"key retired", service(func(ctx context.Context, s *Service) (*Tenant, error) {
+		{"key retired", service(func(ctx context.Context, s *tenants.Service) (*tenants.Tenant, error) {
 			return s.SetKey(ctx, root, "acme", "auth", key.ID(), jwt.Retired, time.Now())
 		}), true, nil},
-		{"another URL", service(func(ctx context.Context, s *Service) (*Tenant, error) {
-			return s.SetSource(ctx, root, "acme", "url", SourceChange{JWKSURL: ptr("https://b.example/others")})
+		{"another URL", service(func(ctx context.Context, s *tenants.Service) (*tenants.Tenant, error) {
+			return s.SetSource(ctx, root, "acme", "url", tenants.SourceChange{JWKSURL: ptr("https://b.example/others")})
 		}), true, nil},
 		{"other keys of the same URL", func() { d.issuers.bySource = nil; p.create(t, "yet-another") }, true, nil},
-		{"source removed", service(func(ctx context.Context, s *Service) (*Tenant, error) {
+		{"source removed", service(func(ctx context.Context, s *tenants.Service) (*tenants.Tenant, error) {
 			return s.RemoveSource(ctx, root, "acme", "url")
 		}), true, func(acme *Tenant) bool { return len(acme.Removed) == 1 }},
-		{"client key revoked", service(func(ctx context.Context, s *Service) (*Tenant, error) {
+		{"client key revoked", service(func(ctx context.Context, s *tenants.Service) (*tenants.Tenant, error) {
 			return s.RevokeClientKey(ctx, root, "acme", p.known(t, "acme").ClientKeys[1].Prefix)
 		}), true, nil},
 		{"client key added", func() {
@@ -610,8 +612,8 @@ func TestOnlyWhatCredentialsDependOnVoidsThoseThatWereVerified(t *testing.T) {
 			}
 		}, true, nil},
 		{"name and source", func() {
-			set(Change{Name: ptr("Acme again")})()
-			p.addSource(t, "acme", NewSource{Name: "third", Kind: JWT, Rules: from("https://d.example"), Keys: jwks(key)})
+			set(tenants.Change{Name: ptr("Acme again")})()
+			p.addSource(t, "acme", tenants.NewSource{Name: "third", Kind: tenants.JWT, Rules: from("https://d.example"), Keys: jwks(key)})
 		}, true, func(acme *Tenant) bool { return acme.Name == "Acme again" }},
 	} {
 		before := find1(t, d, "acme")
@@ -767,8 +769,8 @@ func TestForgeriesInAWalletsNameLeaveItWhatItHas(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var forgeries, refused atomic.Int64
 		key, stranger := lnurl.NewSigningKey(), lnurl.NewSigningKey()
-		tenant := prepared(Source{Name: "auth", Kind: JWT, Namespace: "auth", Rules: from("https://a.example"),
-			Keys: []SourceKey{{ID: key.ID(), Public: key.Public().JSON(), State: jwt.Active}}})
+		tenant := prepared(tenants.Source{Name: "auth", Kind: tenants.JWT, Namespace: "auth", Rules: from("https://a.example"),
+			Keys: []tenants.SourceKey{{ID: key.ID(), Public: key.Public().JSON(), State: jwt.Active}}})
 		auth := NewAuthenticator(AuthenticatorConfig{})
 		auth.tokens = func(alg string, key crypto.PublicKey, signed, sig []byte) bool {
 			good := jwt.VerifySignature(alg, key, signed, sig)
@@ -851,8 +853,8 @@ func TestForgedTokensAtASourceWithAURLAreLimited(t *testing.T) {
 			synctest.Wait()
 			url.set(down, keys...)
 			time.Sleep(time.Minute)
-			tenant := &Tenant{State: Active, Gate: Gate{State: GateOff}, Sources: []Source{{ID: id, Name: "auth", Kind: JWT, Rules: from("https://a.example"), JWKSURL: "https://a.example/keys"}}}
-			tenant.schemes = prepare(tenant, map[uuid.UUID]*jwt.Source{id: source}, slog.Default())
+			tenant := &Tenant{Tenant: &tenants.Tenant{State: tenants.Active, Gate: tenants.Gate{State: tenants.GateOff}, Sources: []tenants.Source{{ID: id, Name: "auth", Kind: tenants.JWT, Rules: from("https://a.example"), JWKSURL: "https://a.example/keys"}}}}
+			tenant.schemes = prepare(tenant.Tenant, map[uuid.UUID]*jwt.Source{id: source}, slog.Default())
 			auth := NewAuthenticator(AuthenticatorConfig{})
 			auth.tokens = func(alg string, key crypto.PublicKey, signed, sig []byte) bool {
 				verifications.Add(1)
@@ -882,12 +884,12 @@ func TestTheExplanationSaysWhatIsWrongAndNothingOfTheCredential(t *testing.T) {
 	p := newPlatform(t)
 	p.create(t, "acme")
 	key := lnurl.NewSigningKey()
-	p.addSource(t, "acme", NewSource{Name: "auth", Kind: JWT, Rules: from("https://a.example"), Keys: jwks(key)})
+	p.addSource(t, "acme", tenants.NewSource{Name: "auth", Kind: tenants.JWT, Rules: from("https://a.example"), Keys: jwks(key)})
 	_, _, err := p.service.AddClientKey(t.Context(), root, "acme", "app")
 	if err != nil {
 		t.Fatal(err)
 	}
-	p.set(t, "acme", Change{Gate: ptr(GateObserved)})
+	p.set(t, "acme", tenants.Change{Gate: ptr(tenants.GateObserved)})
 	tenant := p.known(t, "acme")
 	auth := NewAuthenticator(AuthenticatorConfig{})
 	const subject = "alice@secret.example"
@@ -925,5 +927,51 @@ func TestTheExplanationSaysWhatIsWrongAndNothingOfTheCredential(t *testing.T) {
 	}
 	if e := auth.Explain(t.Context(), tenant, http.Header{}); e.OK() || e.Checks[len(e.Checks)-1].Err == nil {
 		t.Errorf("without a credential: %+v", e)
+	}
+}
+
+// Rows that the service would not have written, as by hand, make nobody another's wallet: what could belong to two
+// sources is put off, and all else goes on.
+func TestAnAmbiguousTableIsNotServedWhoeverWroteIt(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	login, other, stolen := lnurl.NewSigningKey(), lnurl.NewSigningKey(), lnurl.NewSigningKey()
+	tenant := p.addSource(t, "acme", tenants.NewSource{Name: "lnurl", Kind: tenants.LNURL, Host: "acme.vss.example"})
+	ours := *tenant.Source(tenants.LNURL).Rules.Issuer
+	p.addSource(t, "acme", tenants.NewSource{Name: "auth", Kind: tenants.JWT, Rules: from("https://a.example"), Keys: jwks(other)})
+	p.addSource(t, "acme", tenants.NewSource{Name: "zz", Kind: tenants.JWT, Rules: from("https://z.example"), Keys: jwks(stolen, login)})
+	p.sql(t, "UPDATE credential_sources SET issuer = $1 WHERE name = 'zz'", ours)
+
+	var log bytes.Buffer
+	d := newDirectory(t, open(t, p.url, db.RoleAPI), DirectoryConfig{Log: slog.New(slog.NewTextHandler(&log, nil))})
+	if err := d.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if text := log.String(); strings.Count(text, "contradict each other") != 1 || !strings.Contains(text, "zz") || !strings.Contains(text, "lnurl") {
+		t.Errorf("the log says %q", text)
+	}
+	a := NewAuthenticator(AuthenticatorConfig{})
+	try := func(k *lnurl.SigningKey, issuer string) (Caller, error) {
+		return a.Authenticate(t.Context(), find1(t, d, "acme"), with(bearerOf(k, issuer, "w")), netip.Addr{})
+	}
+	for _, k := range []*lnurl.SigningKey{login, stolen, other} {
+		_, err := try(k, ours)
+		wantError(t, err, tenants.ErrAmbiguousSource)
+	}
+	if c, err := try(other, "https://a.example"); err != nil || c.Source.Namespace != "jwt:auth" {
+		t.Errorf("the other issuer: got %+v, %v", c.Source, err)
+	}
+	if _, err := find1(t, d, "acme").schemes.routing.Route(tenants.Look{Signature: true}); err != nil {
+		t.Error(err)
+	}
+	// What has nothing to do with it can still be changed, and so can it, step by step.
+	done(t)(p.service.Set(t.Context(), root, "acme", tenants.Change{Name: ptr("Acme")}))
+	done(t)(p.service.RemoveSource(t.Context(), root, "acme", "zz"))
+	if err := d.Refresh(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := try(stolen, ours); errors.Is(err, tenants.ErrAmbiguousSource) {
+		t.Error(err)
 	}
 }

@@ -1,4 +1,4 @@
-package tenants
+package callers
 
 import (
 	"context"
@@ -18,6 +18,8 @@ import (
 	"github.com/decred/dcrd/dcrec/secp256k1/v4"
 	"github.com/decred/dcrd/dcrec/secp256k1/v4/ecdsa"
 	"github.com/google/uuid"
+
+	"github.com/vss-cloud/vss-cloud/tenants"
 )
 
 // Tokens made by another implementation (plain integers, nonces by RFC 6979) for the private keys 1, 2 and
@@ -45,13 +47,13 @@ func authenticatorAt(then time.Time, verify verifier) *Authenticator {
 }
 
 func signingTenant(window time.Duration) *Tenant {
-	return prepared(Source{Name: "signature", Kind: Signature, Namespace: "sig", Window: window})
+	return prepared(tenants.Source{Name: "signature", Kind: tenants.Signature, Namespace: "sig", Window: window})
 }
 
 // prepared is a tenant of these sources, as a directory hands it out.
-func prepared(sources ...Source) *Tenant {
-	t := &Tenant{State: Active, Sources: sources, Gate: Gate{State: GateOff}}
-	t.schemes = prepare(t, nil, slog.Default())
+func prepared(sources ...tenants.Source) *Tenant {
+	t := &Tenant{Tenant: &tenants.Tenant{State: tenants.Active, Sources: sources, Gate: tenants.Gate{State: tenants.GateOff}}}
+	t.schemes = prepare(t.Tenant, nil, slog.Default())
 	return t
 }
 
@@ -182,7 +184,7 @@ func TestSignatureVectors(t *testing.T) {
 		a := authenticatorAt(time.Unix(vectorSeconds, 0), verify)
 		for _, v := range vectors {
 			t.Run(name+"/"+v.name, func(t *testing.T) {
-				tenant := signingTenant(MaxSignatureWindow)
+				tenant := signingTenant(tenants.MaxSignatureWindow)
 				caller, err := a.Authenticate(context.Background(), tenant, with(v.token), netip.Addr{})
 				if v.reason != "" {
 					wantAuthError(t, err, v.reason)
@@ -256,7 +258,7 @@ func TestBothVerifiersAgreeOnDamagedSignatures(t *testing.T) {
 func TestASignatureHoldsForTheTenantsWindowEitherWay(t *testing.T) {
 	t.Parallel()
 	const second = time.Second
-	for _, window := range []time.Duration{MinSignatureWindow, time.Hour, MaxSignatureWindow} {
+	for _, window := range []time.Duration{tenants.MinSignatureWindow, time.Hour, tenants.MaxSignatureWindow} {
 		for _, tc := range []struct {
 			distance time.Duration // of the token's time from now
 			reason   string
@@ -286,7 +288,7 @@ func TestATimeOutsideTheWindowCostsNoCurveArithmetic(t *testing.T) {
 		t.Error("the signature was verified")
 		return true
 	})
-	_, err := a.Authenticate(context.Background(), signingTenant(MaxSignatureWindow), with(keyOne+sigOne+vectorTime), netip.Addr{})
+	_, err := a.Authenticate(context.Background(), signingTenant(tenants.MaxSignatureWindow), with(keyOne+sigOne+vectorTime), netip.Addr{})
 	wantAuthError(t, err, reasonWindow)
 }
 
@@ -308,7 +310,7 @@ func TestExactlyOneAuthorizationHeaderIsTaken(t *testing.T) {
 func TestASignatureIsRefusedByATenantWithoutASourceForIt(t *testing.T) {
 	t.Parallel()
 	a := authenticatorAt(time.Unix(vectorSeconds, 0), verifyECDSA)
-	for _, sources := range [][]Source{nil, {{Name: "lnurl", Kind: LNURL, Namespace: "sig", Window: time.Hour, Rules: loginRules(uuid.New())}}} {
+	for _, sources := range [][]tenants.Source{nil, {{Name: "lnurl", Kind: tenants.LNURL, Namespace: "sig", Window: time.Hour, Rules: loginRules(uuid.New())}}} {
 		_, err := a.Authenticate(context.Background(), prepared(sources...), with(keyOne+sigOne+vectorTime), netip.Addr{})
 		wantAuthError(t, err, reasonNoSource)
 	}
@@ -335,7 +337,7 @@ func FuzzParseSignatureToken(f *testing.F) {
 }
 
 func BenchmarkRefuseSignature(b *testing.B) {
-	tenant := signingTenant(MaxSignatureWindow)
+	tenant := signingTenant(tenants.MaxSignatureWindow)
 	a := authenticatorAt(time.Unix(vectorSeconds, 0), verifyECDSA)
 	for name, token := range map[string]string{
 		"stale":  keyOne + sigOne + "1600000000",

@@ -1,4 +1,4 @@
-package tenants
+package callers
 
 import (
 	"encoding/json"
@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/vss-cloud/vss-cloud/db"
+	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
 	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
@@ -37,7 +38,7 @@ func TestAnAuthURLHasTheHostOfItsSourceWhateverHostItWasAskedOn(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
 	p.create(t, "acme", "vss.lasting.com")
-	p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "vss.lasting.com"})
+	p.addSource(t, "acme", tenants.NewSource{Name: "lnurl", Kind: tenants.LNURL, Host: "vss.lasting.com"})
 	s := site(t, p.logins(t, masterKey(), nil), p.known(t, "acme"))
 	if s.Scheme != "https" || s.Host != "vss.lasting.com" || s.Path != "/lnurl/auth" || s.Life != time.Hour {
 		t.Errorf("got %+v", s)
@@ -48,7 +49,7 @@ func TestATokenOfARotatedKeyVerifiesUntilItEndsAndOneOfARevokedKeyNoMore(t *test
 	t.Parallel()
 	p := newPlatform(t)
 	p.create(t, "acme")
-	p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
+	p.addSource(t, "acme", tenants.NewSource{Name: "lnurl", Kind: tenants.LNURL, Host: "acme.vss.example"})
 	now := &clock{}
 	logins := p.logins(t, masterKey(), now.now)
 	try := func(token string) error {
@@ -74,25 +75,25 @@ func TestATokenOfARotatedKeyVerifiesUntilItEndsAndOneOfARevokedKeyNoMore(t *test
 	if kid, token := sign(); kid != first || try(token) != nil || published() != 2 {
 		t.Errorf("signed by %s, which is not %s, or it does not verify; %d keys are published", kid, first, published())
 	}
-	now.forward(keySettles + time.Second)
+	now.forward(tenants.KeySettles + time.Second)
 	second, after := sign()
 	if second == first || try(after) != nil || try(before) != nil {
 		t.Errorf("the new key does not sign, or one of the two does not verify: %v, %v", try(after), try(before))
 	}
 	// The last token of the old key ends before the key does, also where the life of tokens was changed meanwhile.
-	done(t)(p.service.SetSource(t.Context(), root, "acme", "lnurl", SourceChange{TokenLife: ptr(MinTokenLife)}))
+	done(t)(p.service.SetSource(t.Context(), root, "acme", "lnurl", tenants.SourceChange{TokenLife: ptr(tenants.MinTokenLife)}))
 	done(t)(p.service.RotateKey(t.Context(), root, "acme", "lnurl", false))
-	now.forward(time.Hour - keySettles - 10*time.Second)
+	now.forward(time.Hour - tenants.KeySettles - 10*time.Second)
 	if err := try(before); err != nil {
 		t.Error(err)
 	}
-	now.forward(keySettles + LoginGrace)
+	now.forward(tenants.KeySettles + tenants.LoginGrace)
 	if err := try(before); err != nil {
 		t.Error("within the grace: ", err)
 	}
 	now.forward(2 * time.Minute)
 	wantAuthError(t, try(before), (&jwt.Error{Reason: jwt.Expired}).Error())
-	now.forward(MaxTokenLife + LoginGrace)
+	now.forward(tenants.MaxTokenLife + tenants.LoginGrace)
 	if n := published(); n != 1 {
 		t.Errorf("%d keys are published", n)
 	}
@@ -113,7 +114,7 @@ func TestAWrongOrMissingMasterKeyIsFoundAtTheStart(t *testing.T) {
 	if err := p.logins(t, nil, nil).Check([]*Tenant{p.known(t, "signers")}); err != nil {
 		t.Errorf("without LNURL-auth: %v", err)
 	}
-	p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
+	p.addSource(t, "acme", tenants.NewSource{Name: "lnurl", Kind: tenants.LNURL, Host: "acme.vss.example"})
 	all := []*Tenant{p.known(t, "acme"), p.known(t, "signers")}
 	if err := p.logins(t, masterKey(), nil).Check(all); err != nil {
 		t.Error(err)
@@ -129,7 +130,7 @@ func TestAWrongOrMissingMasterKeyIsFoundAtTheStart(t *testing.T) {
 		}
 	}
 	// A sealed key moved to another tenant is not its key.
-	p.addSource(t, "signers", NewSource{Name: "lnurl", Kind: LNURL, Host: "signers.vss.example"})
+	p.addSource(t, "signers", tenants.NewSource{Name: "lnurl", Kind: tenants.LNURL, Host: "signers.vss.example"})
 	p.sql(t, `UPDATE source_keys k SET sealed = (SELECT o.sealed FROM source_keys o WHERE o.kid <> k.kid LIMIT 1)
 		WHERE source_id = (SELECT id FROM credential_sources WHERE host = 'signers.vss.example')`)
 	wantError(t, p.logins(t, masterKey(), nil).Check([]*Tenant{p.known(t, "signers")}), masterkey.ErrDamaged)
@@ -141,8 +142,8 @@ func TestResealingPutsEveryKeyUnderTheNewMasterKey(t *testing.T) {
 	for _, slug := range []string{"acme", "rival", "signers"} {
 		p.create(t, slug)
 	}
-	p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
-	p.addSource(t, "rival", NewSource{Name: "lnurl", Kind: LNURL, Host: "rival.vss.example"})
+	p.addSource(t, "acme", tenants.NewSource{Name: "lnurl", Kind: tenants.LNURL, Host: "acme.vss.example"})
+	p.addSource(t, "rival", tenants.NewSource{Name: "lnurl", Kind: tenants.LNURL, Host: "rival.vss.example"})
 	done(t)(p.service.RotateKey(t.Context(), root, "rival", "lnurl", false))
 	done(t)(p.service.RemoveSource(t.Context(), root, "rival", "lnurl"))
 
@@ -154,7 +155,7 @@ func TestResealingPutsEveryKeyUnderTheNewMasterKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s, err := NewService(open(t, p.url, db.RoleAdmin), ServiceConfig{BaseDomain: baseDomain, MasterKey: stranger})
+	s, err := tenants.NewService(open(t, p.url, db.RoleAdmin), tenants.ServiceConfig{BaseDomain: baseDomain, MasterKey: stranger})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -174,7 +175,7 @@ func TestResealingPutsEveryKeyUnderTheNewMasterKey(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	after, err := NewService(open(t, p.url, db.RoleAdmin), ServiceConfig{BaseDomain: baseDomain, MasterKey: rotated})
+	after, err := tenants.NewService(open(t, p.url, db.RoleAdmin), tenants.ServiceConfig{BaseDomain: baseDomain, MasterKey: rotated})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,7 +198,7 @@ func TestAChallengeIsUsedOnceOnAllInstances(t *testing.T) {
 	p := newPlatform(t)
 	instances := []*Logins{p.logins(t, masterKey(), nil), p.logins(t, masterKey(), nil)}
 	p.create(t, "acme")
-	p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
+	p.addSource(t, "acme", tenants.NewSource{Name: "lnurl", Kind: tenants.LNURL, Host: "acme.vss.example"})
 	tenant := p.known(t, "acme")
 	expires := time.Now().Add(time.Minute)
 	for range 20 {
@@ -226,11 +227,11 @@ func TestTheSharedAuthURLIsOnlyForWhomTheOperatorAllowsIt(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
 	p.create(t, "acme")
-	s, err := NewService(open(t, p.url, db.RoleAdmin), ServiceConfig{MasterKey: masterKey(), SharedLogins: true})
+	s, err := tenants.NewService(open(t, p.url, db.RoleAdmin), tenants.ServiceConfig{MasterKey: masterKey(), SharedLogins: true})
 	if err != nil {
 		t.Fatal(err)
 	}
-	done(t)(s.AddSource(t.Context(), root, "acme", NewSource{Name: "lnurl", Kind: LNURL}))
+	done(t)(s.AddSource(t.Context(), root, "acme", tenants.NewSource{Name: "lnurl", Kind: tenants.LNURL}))
 	tenant := p.known(t, "acme")
 	_, err = p.logins(t, masterKey(), nil).Site(tenant, nil, netip.Addr{})
 	if e, ok := errors.AsType[*lnurl.Error](err); !ok || e.Reason != reasonNoShared {
@@ -256,7 +257,7 @@ func TestAKeyThatWasRetiredSignsNoTokensThatOutliveIt(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
 	p.create(t, "acme")
-	p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
+	p.addSource(t, "acme", tenants.NewSource{Name: "lnurl", Kind: tenants.LNURL, Host: "acme.vss.example"})
 	old := site(t, p.logins(t, masterKey(), nil), p.known(t, "acme")).Key.ID()
 	done(t)(p.service.RotateKey(t.Context(), root, "acme", "lnurl", false))
 	p.sql(t, "UPDATE source_keys SET created_at = now() + interval '1 hour' WHERE kid = $1", old)
@@ -266,11 +267,11 @@ func TestAKeyThatWasRetiredSignsNoTokensThatOutliveIt(t *testing.T) {
 		now.forward(time.Hour)
 		s := site(t, logins, p.known(t, "acme"))
 		token := s.Key.Sign("alice", s.Issuer, now.now(), s.Life)
-		now.forward(s.Life + LoginGrace)
+		now.forward(s.Life + tenants.LoginGrace)
 		if _, err := logins.auth.Authenticate(t.Context(), p.known(t, "acme"), with("Bearer "+token), netip.Addr{}); err != nil {
 			t.Fatal(err)
 		}
-		now.forward(-s.Life - LoginGrace)
+		now.forward(-s.Life - tenants.LoginGrace)
 	}
 	if site(t, logins, p.known(t, "acme")).Key.ID() == old {
 		t.Error("the retired key signs for ever")
@@ -281,11 +282,11 @@ func TestTheHostOfAnAuthURLStaysWhenItsSourceIsReplaced(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
 	p.create(t, "acme", "vss.moving.com")
-	p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
+	p.addSource(t, "acme", tenants.NewSource{Name: "lnurl", Kind: tenants.LNURL, Host: "acme.vss.example"})
 	done(t)(p.service.RemoveSource(t.Context(), root, "acme", "lnurl"))
-	_, err := p.service.AddSource(t.Context(), root, "acme", NewSource{Name: "again", Kind: LNURL, Host: "vss.moving.com"})
+	_, err := p.service.AddSource(t.Context(), root, "acme", tenants.NewSource{Name: "again", Kind: tenants.LNURL, Host: "vss.moving.com"})
 	wantInvalid(t, err, "host")
-	p.addSource(t, "acme", NewSource{Name: "again", Kind: LNURL, Host: "acme.vss.example"})
+	p.addSource(t, "acme", tenants.NewSource{Name: "again", Kind: tenants.LNURL, Host: "acme.vss.example"})
 }
 
 func TestAHostThatBecameAnotherTenantsIsNoAuthURLAnyMore(t *testing.T) {
@@ -296,7 +297,7 @@ func TestAHostThatBecameAnotherTenantsIsNoAuthURLAnyMore(t *testing.T) {
 	p.claim(t, "before", "vss.left.com")
 	p.prove(t, "before", "vss.left.com")
 	done(t)(p.service.CheckDomain(t.Context(), root, "before", "vss.left.com"))
-	p.addSource(t, "before", NewSource{Name: "lnurl", Kind: LNURL, Host: "vss.left.com"})
+	p.addSource(t, "before", tenants.NewSource{Name: "lnurl", Kind: tenants.LNURL, Host: "vss.left.com"})
 	p.claim(t, "after", "vss.left.com")
 	p.prove(t, "after", "vss.left.com")
 	done(t)(p.service.CheckDomain(t.Context(), root, "after", "vss.left.com"))

@@ -1,4 +1,4 @@
-package tenants
+package callers
 
 import (
 	"context"
@@ -11,6 +11,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
+	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/egress"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
@@ -56,7 +57,7 @@ func (is *issuers) start(ctx context.Context) {
 }
 
 // follow makes the sets those of these tenants' sources, and returns them by source.
-func (is *issuers) follow(ctx context.Context, all []*Tenant) (map[uuid.UUID]*jwt.Source, error) {
+func (is *issuers) follow(ctx context.Context, all []*tenants.Tenant) (map[uuid.UUID]*jwt.Source, error) {
 	next := map[uuid.UUID]*issuer{}
 	keys := map[uuid.UUID]*jwt.Source{}
 	var fresh []ofTenant
@@ -71,7 +72,7 @@ func (is *issuers) follow(ctx context.Context, all []*Tenant) (map[uuid.UUID]*jw
 				fresh = append(fresh, ofTenant{t.ID, src})
 				continue
 			}
-			known.keys.Revoke(src.revoked())
+			known.keys.Revoke(src.Revoked())
 			next[src.ID] = known
 		}
 	}
@@ -98,7 +99,7 @@ func (is *issuers) follow(ctx context.Context, all []*Tenant) (map[uuid.UUID]*jw
 // ofTenant is a source and whose it is.
 type ofTenant struct {
 	tenant uuid.UUID
-	*Source
+	*tenants.Source
 }
 
 // begin makes the sets of these sources, each with the last good keys that any instance got for it.
@@ -124,7 +125,7 @@ func (is *issuers) begin(ctx context.Context, sources []ofTenant, into map[uuid.
 			Get: func(ctx context.Context, url string, header http.Header) (egress.Response, error) {
 				return is.fetch(ctx, src.tenant, url, header)
 			},
-			Document: documents[src.ID], Revoked: src.revoked(), Now: is.now,
+			Document: documents[src.ID], Revoked: src.Revoked(), Now: is.now,
 			OnDocument: func(ctx context.Context, document []byte) error {
 				return is.save(ctx, src.ID, string(src.JWKSURL), document)
 			},

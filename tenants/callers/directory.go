@@ -1,4 +1,4 @@
-package tenants
+package callers
 
 import (
 	"context"
@@ -16,6 +16,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
+	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
 
@@ -93,7 +94,7 @@ type snapshot struct {
 // The pool should be the directory's own: one that is shared with the data plane may have no connection
 // free for longer than a poll may take.
 func NewDirectory(pool *pgxpool.Pool, cfg DirectoryConfig) (*Directory, error) {
-	base, err := normalBaseDomain(cfg.BaseDomain)
+	base, err := tenants.NormalBaseDomain(cfg.BaseDomain)
 	if err != nil {
 		return nil, err
 	}
@@ -177,39 +178,42 @@ func (d *Directory) Refresh(ctx context.Context) error {
 // be prepared alike, since its verified credentials are cached under them.
 func (d *Directory) load(ctx context.Context, last *snapshot) (*snapshot, error) {
 	s := &snapshot{byID: map[uuid.UUID]*Tenant{}, bySlug: map[string]*Tenant{}, byDomain: map[string]*Tenant{}, loaded: time.Now()}
-	err := pgx.BeginTxFunc(ctx, d.pool, readSnapshot, func(tx pgx.Tx) (err error) {
+	var all []*tenants.Tenant
+	err := pgx.BeginTxFunc(ctx, d.pool, tenants.ReadSnapshot, func(tx pgx.Tx) (err error) {
 		if s.generation, err = dbgen.New().DirectoryGeneration(ctx, tx); err != nil {
 			return err
 		}
-		s.all, err = load(ctx, tx, nil)
+		all, err = tenants.Load(ctx, tx, nil)
 		return err
 	})
 	if err != nil {
 		return nil, err
 	}
-	issuers, err := d.issuers.follow(ctx, s.all)
+	issuers, err := d.issuers.follow(ctx, all)
 	if err != nil {
 		return nil, err
 	}
-	for _, t := range s.all {
+	for _, loaded := range all {
+		t := &Tenant{Tenant: loaded}
 		var before *Tenant
 		if last != nil {
 			before = last.byID[t.ID]
 		}
-		if t.fault != "" && (before == nil || t.fault != before.fault) {
-			d.cfg.Log.Error("a tenant's limits are none, and it has none", "tenant", t.Slug, "plan", t.Plan, "error", t.fault)
+		if t.Fault != "" && (before == nil || t.Fault != before.Fault) {
+			d.cfg.Log.Error("the limits of a tenant in the database are not valid: it is served without limits until they are corrected", "tenant", t.Slug, "plan", t.Plan, "error", t.Fault)
 		}
-		if before != nil && before.provesAs(t, issuers) {
+		if before != nil && before.provesAs(loaded, issuers) {
 			// With what they point into, so that a caller's source is one of its tenant's.
 			t.schemes, t.Sources, t.Removed, t.ClientKeys = before.schemes, before.Sources, before.Removed, before.ClientKeys
 		} else {
-			t.schemes = prepare(t, issuers, d.cfg.Log)
+			t.schemes = prepare(loaded, issuers, d.cfg.Log)
 		}
+		s.all = append(s.all, t)
 		s.byID[t.ID], s.bySlug[t.Slug] = t, t
 		for _, domain := range t.Domains {
 			switch {
-			case domain.State != Verified && domain.State != Lost:
-			case atOrBelow(domain.Host, d.cfg.BaseDomain):
+			case domain.State != tenants.Verified && domain.State != tenants.Lost:
+			case tenants.AtOrBelow(domain.Host, d.cfg.BaseDomain):
 				// The service refuses such a domain, but the base domain may have changed since.
 				s.ignored = append(s.ignored, domain.Host)
 			default:
@@ -223,7 +227,7 @@ func (d *Directory) load(ctx context.Context, last *snapshot) (*snapshot, error)
 // provesAs says whether the tenant's schemes are also those of the tenant as it is loaded now: whether all is as it
 // was that [prepare] makes them of. What an [Authenticator] asks of the tenant itself at each request, as the state of
 // its gate, is not in them.
-func (t *Tenant) provesAs(loaded *Tenant, issuers map[uuid.UUID]*jwt.Source) bool {
+func (t *Tenant) provesAs(loaded *tenants.Tenant, issuers map[uuid.UUID]*jwt.Source) bool {
 	return t.ID == loaded.ID && reflect.DeepEqual(t.Sources, loaded.Sources) && reflect.DeepEqual(t.Removed, loaded.Removed) &&
 		reflect.DeepEqual(t.ClientKeys, loaded.ClientKeys) && t.schemes.follow(issuers)
 }
@@ -288,7 +292,7 @@ func (d *Directory) Resolve(host, slug string) (*Tenant, error) {
 	if s == nil {
 		return nil, ErrNotLoaded
 	}
-	host, ok := normalHost(host)
+	host, ok := tenants.NormalHost(host)
 	if !ok {
 		return nil, ErrUnknownTenant
 	}

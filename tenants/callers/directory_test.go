@@ -1,4 +1,4 @@
-package tenants
+package callers
 
 import (
 	"context"
@@ -20,6 +20,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/vss-cloud/vss-cloud/db"
+	"github.com/vss-cloud/vss-cloud/tenants"
 )
 
 func TestEachHostHasOneWayToNameATenant(t *testing.T) {
@@ -28,7 +29,7 @@ func TestEachHostHasOneWayToNameATenant(t *testing.T) {
 	p.create(t, "acme", "vss.acme.com", "xn--bcher-kva.example")
 	p.create(t, "globex", "vss.globex.com")
 	p.create(t, "shut")
-	p.set(t, "shut", Change{State: ptr(Closed)})
+	p.set(t, "shut", tenants.Change{State: ptr(tenants.Closed)})
 	d := newDirectory(t, open(t, p.url, db.RoleAPI), DirectoryConfig{})
 	if err := d.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
@@ -242,10 +243,10 @@ func TestAChangeByAnotherProcessHoldsOnEveryInstanceWithin5Seconds(t *testing.T)
 	everywhere("created", named("localhost", "acme"))
 	p.addDomain(t, "acme", "vss.acme.com")
 	everywhere("domain added", named("vss.acme.com", ""))
-	p.set(t, "acme", Change{State: ptr(Closed)})
+	p.set(t, "acme", tenants.Change{State: ptr(tenants.Closed)})
 	everywhere("closed", func(d *Directory) bool {
 		got, err := d.Resolve("vss.acme.com", "")
-		return err == nil && errors.Is(got.Refuses(false), ErrClosed)
+		return err == nil && errors.Is(got.Refuses(false), tenants.ErrClosed)
 	})
 	done(t)(p.service.RemoveDomain(t.Context(), root, "acme", "vss.acme.com"))
 	everywhere("domain removed", refused("vss.acme.com", "", ErrUnknownTenant))
@@ -273,9 +274,9 @@ func TestAnOutageKeepsTheLastGoodDirectoryAndIsLoggedOnce(t *testing.T) {
 
 			wire.state.Store(outage)
 			time.Sleep(4 * time.Second) // several polls, however they fail
-			p.set(t, "acme", Change{State: ptr(Closed)})
+			p.set(t, "acme", tenants.Change{State: ptr(tenants.Closed)})
 			got, err := d.Resolve("vss.acme.com", "")
-			if err != nil || got.State != Active {
+			if err != nil || got.State != tenants.Active {
 				t.Errorf("during the outage: %+v, %v", got, err)
 			}
 			_, err = d.Resolve("localhost", "nobody")
@@ -293,7 +294,7 @@ func TestAnOutageKeepsTheLastGoodDirectoryAndIsLoggedOnce(t *testing.T) {
 			wire.state.Store(whole)
 			eventually(t, "recovered", func() bool {
 				got, err := d.Resolve("vss.acme.com", "")
-				return err == nil && got.State == Closed
+				return err == nil && got.State == tenants.Closed
 			})
 			eventually(t, "young again", func() bool { return d.Age() < time.Second })
 			eventually(t, "logged", func() bool { return log.count(slog.LevelInfo) == 1 })
@@ -359,7 +360,7 @@ func TestAChangeUnderAnOldGenerationIsFoundToo(t *testing.T) {
 	p := newPlatform(t)
 	p.create(t, "acme")
 	d := newDirectory(t, open(t, p.url, db.RoleAPI), DirectoryConfig{})
-	state := func() State {
+	state := func() tenants.State {
 		t.Helper()
 		if err := d.Refresh(t.Context()); err != nil {
 			t.Fatal(err)
@@ -372,14 +373,14 @@ func TestAChangeUnderAnOldGenerationIsFoundToo(t *testing.T) {
 	}
 	state()
 	generation := p.generation(t)
-	p.set(t, "acme", Change{State: ptr(Closed)})
+	p.set(t, "acme", tenants.Change{State: ptr(tenants.Closed)})
 	p.sql(t, "UPDATE directory SET generation = $1", generation)
-	if got := state(); got != Active {
+	if got := state(); got != tenants.Active {
 		t.Errorf("got %s: this test shows nothing", got)
 	}
 	d.current.Load().loaded = time.Now().Add(-reloadInterval)
-	if got := state(); got != Closed {
-		t.Errorf("got %s, want %s", got, Closed)
+	if got := state(); got != tenants.Closed {
+		t.Errorf("got %s, want %s", got, tenants.Closed)
 	}
 }
 
@@ -411,7 +412,7 @@ func TestAWalletIsTheTenantsWhoseURLItUses(t *testing.T) {
 	p := newPlatform(t)
 	p.create(t, "acme", "vss.acme.com")
 	p.create(t, "globex")
-	done(t)(p.service.SetSource(t.Context(), root, "globex", "signature", SourceChange{Window: ptr(time.Hour)}))
+	done(t)(p.service.SetSource(t.Context(), root, "globex", "signature", tenants.SourceChange{Window: ptr(time.Hour)}))
 	d := newDirectory(t, open(t, p.url, db.RoleAPI), DirectoryConfig{})
 	if err := d.Refresh(t.Context()); err != nil {
 		t.Fatal(err)
@@ -454,14 +455,14 @@ func TestAWalletIsTheTenantsWhoseURLItUses(t *testing.T) {
 
 func TestAStateRefusesWhatItSays(t *testing.T) {
 	t.Parallel()
-	for state, want := range map[State]struct{ read, write error }{
-		Active:   {nil, nil},
-		ReadOnly: {nil, ErrReadOnly},
-		Closed:   {ErrClosed, ErrClosed},
-		"":       {ErrClosed, ErrClosed},
-		"newer":  {ErrClosed, ErrClosed},
+	for state, want := range map[tenants.State]struct{ read, write error }{
+		tenants.Active:   {nil, nil},
+		tenants.ReadOnly: {nil, tenants.ErrReadOnly},
+		tenants.Closed:   {tenants.ErrClosed, tenants.ErrClosed},
+		"":               {tenants.ErrClosed, tenants.ErrClosed},
+		"newer":          {tenants.ErrClosed, tenants.ErrClosed},
 	} {
-		tenant := &Tenant{State: state}
+		tenant := &Tenant{Tenant: &tenants.Tenant{State: state}}
 		if got := tenant.Refuses(false); !errors.Is(got, want.read) {
 			t.Errorf("%s: a read gets %v", state, got)
 		}
@@ -476,7 +477,7 @@ func BenchmarkResolve(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	acme := &Tenant{Slug: "acme"}
+	acme := &Tenant{Tenant: &tenants.Tenant{Slug: "acme"}}
 	d.current.Store(&snapshot{bySlug: map[string]*Tenant{"acme": acme}, byDomain: map[string]*Tenant{"vss.acme.com": acme}})
 	for _, url := range []struct{ host, slug string }{{"vss.acme.com", ""}, {"acme.vss.example", ""}, {"vss.example:8080", "acme"}} {
 		b.Run(url.host, func(b *testing.B) {
@@ -604,4 +605,54 @@ func (j *journal) count(level slog.Level) (n int) {
 		}
 	}
 	return n
+}
+
+func TestAClaimedDomainIsServedOnceDNSProvesIt(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	p.claim(t, "acme", "vss.served.com")
+	d := newDirectory(t, open(t, p.url, "vss_api"), DirectoryConfig{})
+	served := func(want error) {
+		t.Helper()
+		if err := d.Refresh(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		_, err := d.Resolve("vss.served.com", "")
+		wantError(t, err, want)
+	}
+	served(ErrUnknownTenant)
+	_, err := p.service.CheckDomain(t.Context(), root, "acme", "vss.served.com")
+	wantError(t, err, tenants.ErrUnproved)
+	served(ErrUnknownTenant)
+
+	p.prove(t, "acme", "vss.served.com")
+	done(t)(p.service.CheckDomain(t.Context(), root, "acme", "VSS.served.com."))
+	served(nil)
+
+	// A record that is gone makes the domain lost, and cuts off nobody.
+	name, _ := done(t)(p.service.Get(t.Context(), "acme")).Domain("vss.served.com").Record()
+	records.Delete(name + ".")
+	_, err = p.service.CheckDomain(t.Context(), root, "acme", "vss.served.com")
+	wantError(t, err, tenants.ErrUnproved)
+	if got := p.state(t, "acme", "vss.served.com"); got != tenants.Lost {
+		t.Errorf("the domain is %s", got)
+	}
+	served(nil)
+	p.prove(t, "acme", "vss.served.com")
+	done(t)(p.service.CheckDomain(t.Context(), root, "acme", "vss.served.com"))
+	if got := p.state(t, "acme", "vss.served.com"); got != tenants.Verified {
+		t.Errorf("the domain is %s", got)
+	}
+
+	// DNS that does not answer changes nothing.
+	records.Store(name+".", &net.DNSError{Err: "server misbehaving", IsTemporary: true})
+	if _, err := p.service.CheckDomain(t.Context(), root, "acme", "vss.served.com"); err == nil || errors.Is(err, tenants.ErrUnproved) {
+		t.Errorf("got %v", err)
+	}
+	if got := p.state(t, "acme", "vss.served.com"); got != tenants.Verified {
+		t.Errorf("the domain is %s", got)
+	}
+	done(t)(p.service.RemoveDomain(t.Context(), root, "acme", "vss.served.com"))
+	served(ErrUnknownTenant)
 }

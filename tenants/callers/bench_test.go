@@ -1,4 +1,4 @@
-package tenants
+package callers
 
 import (
 	"context"
@@ -20,6 +20,7 @@ import (
 
 	"github.com/google/uuid"
 
+	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
 )
@@ -32,12 +33,12 @@ func BenchmarkAuthenticate(b *testing.B) {
 	source := uuid.New()
 	type scheme struct {
 		name       string
-		source     Source
+		source     tenants.Source
 		credential string
 	}
 	schemes := []scheme{
-		{"signature", Source{Kind: Signature, Window: time.Hour}, signToken(privateKey(5), uint64(now.Unix()))},
-		{"lnurl", Source{Kind: LNURL, Rules: loginRules(source), Keys: []SourceKey{{ID: login.ID(), Public: login.Public().JSON(), State: jwt.Active}}},
+		{"signature", tenants.Source{Kind: tenants.Signature, Window: time.Hour}, signToken(privateKey(5), uint64(now.Unix()))},
+		{"lnurl", tenants.Source{Kind: tenants.LNURL, Rules: loginRules(source), Keys: []tenants.SourceKey{{ID: login.ID(), Public: login.Public().JSON(), State: jwt.Active}}},
 			"Bearer " + login.Sign("alice", source.URN(), now, 0)},
 	}
 	for _, s := range []signing{rs256(b), es256(b), eddsa(b)} {
@@ -54,14 +55,14 @@ func BenchmarkAuthenticate(b *testing.B) {
 			encode(fmt.Appendf(nil, `{"sub":"alice","exp":%d,"iss":"https://issuer.example/","aud":"vss","pad":"%s"}`, now.Unix()+3600, strings.Repeat("x", 200)))
 		schemes = append(schemes, scheme{
 			"jwt-" + s.alg,
-			Source{Kind: JWT, Rules: jwt.Standard(), Keys: []SourceKey{{ID: keys[0].ID(), Public: keys[0].JWK(), State: jwt.Active}}},
+			tenants.Source{Kind: tenants.JWT, Rules: jwt.Standard(), Keys: []tenants.SourceKey{{ID: keys[0].ID(), Public: keys[0].JWK(), State: jwt.Active}}},
 			"Bearer " + signed + "." + encode(s.sign([]byte(signed))),
 		})
 	}
 	for _, s := range schemes {
 		s.source.Name, s.source.Namespace = s.name, s.name
-		tenant := &Tenant{ID: uuid.New(), State: Active, Gate: Gate{State: GateOff}, Sources: []Source{s.source}}
-		tenant.schemes = prepare(tenant, nil, slog.Default())
+		tenant := &Tenant{Tenant: &tenants.Tenant{ID: uuid.New(), State: tenants.Active, Gate: tenants.Gate{State: tenants.GateOff}, Sources: []tenants.Source{s.source}}}
+		tenant.schemes = prepare(tenant.Tenant, nil, slog.Default())
 		header := with(s.credential)
 		auth := NewAuthenticator(AuthenticatorConfig{})
 		b.Run(s.name+"/cold", func(b *testing.B) {

@@ -1,6 +1,6 @@
 //go:build !cgo
 
-package tenants
+package callers
 
 import "crypto/sha256"
 
