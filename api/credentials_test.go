@@ -234,7 +234,7 @@ func loginPlatform(t testing.TB) []*platform {
 	return []*platform{p, p.beside(t)}
 }
 
-func TestAWalletLogsInByLNURLOnOneInstanceAndKeepsItsStateOnAnother(t *testing.T) {
+func TestAnLNURLWalletUsesSeveralInstances(t *testing.T) {
 	t.Parallel()
 	instances := loginPlatform(t)
 	key := secp256k1.PrivKeyFromBytes([]byte{9})
@@ -361,7 +361,7 @@ func TestAnIssuerThatCannotBeReachedIsNoFaultOfTheWallet(t *testing.T) {
 	}
 }
 
-func TestAFloodOfForgedSignaturesIsToldToComeBackAndKnownWalletsAreServed(t *testing.T) {
+func TestAFloodOfForgedSignaturesLeavesKnownWalletsServed(t *testing.T) {
 	t.Parallel()
 	now := time.Now() // which stands still, so that the budget of suspects does not grow
 	p := start(t, func(cfg *api.Config) {

@@ -61,7 +61,7 @@ func TestAServerIsReadyWhenItCanServe(t *testing.T) {
 	w.wantValue(t, "k", "v")
 }
 
-func TestAServerThatKnowsNoTenantsYetIsNotReadyAndSaysNothingOfThem(t *testing.T) {
+func TestAServerWithoutItsTenantsIsNotReady(t *testing.T) {
 	t.Parallel()
 	var directory *callers.Directory
 	p := start(t, func(cfg *api.Config) {

@@ -129,7 +129,7 @@ func TestUploadsThatStrangersAnnounceAndDoNotSendRefuseNobody(t *testing.T) {
 	eventually(t, "a body of 100 MiB fits", func() bool { return p.inFlight(t) >= 300<<20 })
 }
 
-func TestStrangersWhoSendHalfOfWhatTheyAnnounceRefuseNoWalletThatIsKnown(t *testing.T) {
+func TestIdleUploadsOfStrangersRefuseNoKnownWallet(t *testing.T) {
 	t.Parallel()
 	p := start(t, over(fake{}), knowing(nobody))
 	p.create(t, "globex")
@@ -177,7 +177,7 @@ func TestATenantsOnlyLargeCallMayHaveAllThatLargeCallsShare(t *testing.T) {
 }
 
 // An instance that has just started knows nobody, and a wallet's next write may be its largest.
-func TestAWalletThatAnInstanceHasNotSeenYetIsAskedForBeforeItIsRefusedAsAStranger(t *testing.T) {
+func TestAWalletNotSeenYetIsLookedUpBeforeItIsRefused(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64
 	var owner atomic.Value // of the wallet that has written

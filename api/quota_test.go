@@ -150,7 +150,7 @@ func TestWhoMayEnrolAndWhatAnUnknownWalletSees(t *testing.T) {
 }
 
 // After a restart every wallet is a stranger.
-func TestAConflictAsksOnceWhetherItsWalletIsKnownAndOnlyWhereNobodyMayEnrol(t *testing.T) {
+func TestAConflictLooksItsWalletUpOnceIfEnrolmentIsClosed(t *testing.T) {
 	t.Parallel()
 	var asked atomic.Int64
 	p := start(t, over(always(func(context.Context) error { return storage.ErrConflict })),
@@ -188,7 +188,7 @@ func TestAWalletIsAskedForOnceACall(t *testing.T) {
 }
 
 // What each state allows, over all calls (CONTRACT section 5).
-func TestABlockedWalletAndAReadOnlyTenantReadAndAClosedTenantDoesNothing(t *testing.T) {
+func TestWhoIsBlockedReadsAndWhoIsClosedDoesNothing(t *testing.T) {
 	t.Parallel()
 	g := govern(t)
 	w, other := g.wallet(t, "acme", 1), g.wallet(t, "acme", 2)
@@ -300,7 +300,7 @@ func TestAWriteAndADeleteTellWhichLineTheirStoreIsBeyond(t *testing.T) {
 // takes nobody new, and all 40 channels close at once, each by 100 updates, the full monitor over them, which has
 // grown, their deletion, and the archive. Not one call is refused, for its rate neither: the limiter's clock stands still, so
 // that all of it is one burst.
-func TestAWalletOf40ChannelsAtItsHardLineClosesEveryChannelOverHTTP(t *testing.T) {
+func TestAWalletAtItsHardLineClosesAll40ChannelsOverHTTP(t *testing.T) {
 	// Not in parallel: its 4,000 puts would take the time that other tests go by.
 	const channels, updates = 40, 100
 	g := govern(t)

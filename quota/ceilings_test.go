@@ -152,7 +152,7 @@ func TestLimitsBiteInTheContractsOrder(t *testing.T) {
 	})
 }
 
-func TestAtTheHardLineNewWalletsAndStoresAreRefusedAndExistingStoresGrow(t *testing.T) {
+func TestAtTheHardLineOnlyExistingStoresGrow(t *testing.T) {
 	const big = 1 << 40
 	l := effective(t, Values{"objects_per_store": 100_000, "bytes_per_store": 1 << 30}) // a fifth is above the least reserve
 	c := l.Ceilings()

@@ -129,7 +129,7 @@ func TestTenantsTakeNothingFromEachOther(t *testing.T) {
 }
 
 // CONTRACT section 5: "Rate limits first delay briefly ... then answer 429", but never a read.
-func TestAWriteBeyondItsBurstIsDelayedBrieflyAndThenRefusedAndAReadNeverWaits(t *testing.T) {
+func TestAWriteBeyondItsBurstIsDelayedThenRefused(t *testing.T) {
 	l, _ := limiter()
 	limits := effective(t, Values{"tenant_writes_burst": 2 * reserveKeys})
 	l.Know(nth(1))
@@ -155,7 +155,7 @@ func TestAWriteBeyondItsBurstIsDelayedBrieflyAndThenRefusedAndAReadNeverWaits(t 
 	}
 }
 
-func TestTheTenantsRateIsSharedBetweenInstancesAndAStaleCountServesKnownWallets(t *testing.T) {
+func TestInstancesShareTheTenantsRate(t *testing.T) {
 	l, c := limiter()
 	limits := effective(t, Values{"tenant_writes_per_minute": 6000, "tenant_writes_burst": 1})
 	calls := 0
@@ -185,7 +185,7 @@ func TestTheTenantsRateIsSharedBetweenInstancesAndAStaleCountServesKnownWallets(
 	}
 }
 
-func TestEnrolmentIsLimitedByTenantAndAddressAndHoldsUpNoWalletThatIsThere(t *testing.T) {
+func TestEnrolmentLimitsHoldUpNoEnrolledWallet(t *testing.T) {
 	l, c := limiter()
 	limits := effective(t, nil)
 	from := func(a netip.Addr) func() Admission {
@@ -295,7 +295,7 @@ func TestStrangersTakeNothingFromATenantsKnownWallets(t *testing.T) {
 }
 
 // Anybody can make any number of keys, but not of addresses.
-func TestAFloodOfStrangersFromOneAddressTakesLittleFromOtherStrangers(t *testing.T) {
+func TestAFloodFromOneAddressTakesLittleFromOthers(t *testing.T) {
 	l, _ := limiter()
 	limits := effective(t, Values{"tenant_writes_burst": 60_000})
 	call := func(wallet Key, from netip.Addr) Admission {
@@ -317,7 +317,7 @@ func TestAFloodOfStrangersFromOneAddressTakesLittleFromOtherStrangers(t *testing
 	}
 }
 
-func TestTheNewWalletsOfOneTenantTakeNothingFromThoseOfAnotherAtTheirAddress(t *testing.T) {
+func TestNewWalletsOfATenantTakeNothingFromAnothers(t *testing.T) {
 	l, _ := limiter()
 	limits := effective(t, Values{"address_enrolments_burst": 10})
 	if n := admitted(100, func() Admission { return l.Enrol(acme, home, limits) }); n != 10 {

@@ -185,7 +185,7 @@ func TestATenantHoldsPlacesInProportionToItsWeight(t *testing.T) {
 	}
 }
 
-func TestStrangersNeitherFillTheLineOfKnownWalletsNorStarveBehindThem(t *testing.T) {
+func TestStrangersNeitherFillTheKnownWalletsLineNorStarve(t *testing.T) {
 	now := time.Unix(1e9, 0)
 	q := NewQueue(QueueConfig{Places: 1, WritePlaces: 1, Depth: 8})
 	join := func(stranger bool) (*ticket, error) {

@@ -359,7 +359,7 @@ func TestASlugThatIsTakenByHandMeanwhileIsTaken(t *testing.T) {
 	}
 }
 
-func TestAChangeByHandMeanwhileIsNeitherUndoneNorAuditedAsTheServices(t *testing.T) {
+func TestAChangeByHandIsNeitherUndoneNorAuditedAsOurs(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
 	p.create(t, "acme")

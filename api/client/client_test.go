@@ -434,7 +434,7 @@ func TestSequentialCallsShareOneConnection(t *testing.T) {
 	}
 }
 
-func TestHTTP2OverCleartextIsSpokenByATransportThatSpeaksNothingElse(t *testing.T) {
+func TestATransportCanSpeakHTTP2OverCleartextAlone(t *testing.T) {
 	s := serve(t, value)
 	transport := &http.Transport{Protocols: new(http.Protocols)}
 	transport.Protocols.SetUnencryptedHTTP2(true)

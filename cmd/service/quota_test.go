@@ -152,7 +152,7 @@ func (i *instance) put(ctx context.Context, w wallet, store, key string, size in
 	})
 }
 
-func TestAStoreThatCrossesALineIsAnEventAndOneMoreWhenItIsATenthBelow(t *testing.T) {
+func TestAStoreAtItsSoftLineMakesOneEventUntilItIsATenthBelow(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t, "acme")
 	objects, percent := int64(20), int64(50)

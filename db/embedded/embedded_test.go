@@ -163,7 +163,7 @@ func TestASecondStartOnATakenDirectoryNamesItsHolder(t *testing.T) {
 	mustStart(t, Config{DataDir: s.dir})
 }
 
-func TestAKilledPostmasterIsReportedAndItsDataIsThereAfterTheNextStart(t *testing.T) {
+func TestAKilledPostmasterIsReportedAndLosesNoData(t *testing.T) {
 	t.Parallel()
 	s := mustStart(t, Config{DataDir: dataDir(t)})
 	mustExec(t, s, "CREATE TABLE t (n int); INSERT INTO t VALUES (1)")

@@ -113,7 +113,7 @@ func flushed(t *testing.T, r *Recorder) {
 	}
 }
 
-func TestTwoInstancesCountEachRequestOnceWhereConnectionsBreakAroundTheCommit(t *testing.T) {
+func TestABrokenCommitCountsEachRequestOnce(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	want := newRecount()

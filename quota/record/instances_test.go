@@ -183,7 +183,7 @@ func TestAnInstanceThatEndsIsGoneAtOnce(t *testing.T) {
 	}
 }
 
-func TestAnOutageIsLoggedWhenItBeginsAndWhenItEndsAndLosesNothing(t *testing.T) {
+func TestAnOutageIsLoggedAtBothEndsAndLosesNothing(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	tenant := d.tenant(t, "a")

@@ -314,7 +314,7 @@ func TestPruningIsDoneInPieces(t *testing.T) {
 }
 
 // With many instances and a long measure somebody's turn always comes while it lasts.
-func TestNobodyComesInBetweenTheSlicesOfAMeasureAndItHoldsUpNothing(t *testing.T) {
+func TestAMeasureIsOneSnapshotAndHoldsUpNothing(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	d.store(t, uuid.New(), uuid.New(), 1, 1)

@@ -108,7 +108,7 @@ func TestAWriteWhoseConnectionIsLostAfterItsCommitWasSentIsSaved(t *testing.T) {
 	}
 }
 
-func TestAWriteWhoseConnectionIsLostBeforeItsCommitArrivesIsNotSaidToBeSaved(t *testing.T) {
+func TestAWriteLostBeforeItsCommitIsNotSaidToBeSaved(t *testing.T) {
 	t.Parallel()
 	for name, way := range ways {
 		t.Run(name, func(t *testing.T) {
@@ -130,7 +130,7 @@ func TestAWriteWhoseConnectionIsLostBeforeItsCommitArrivesIsNotSaidToBeSaved(t *
 	}
 }
 
-func TestAWriteThatCannotBeSettledIsNeitherSavedNorRefusedNorRunAgain(t *testing.T) {
+func TestAWriteThatCannotBeSettledIsAmbiguous(t *testing.T) {
 	t.Parallel()
 	p, ks := written(t)
 

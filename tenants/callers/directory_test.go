@@ -217,7 +217,7 @@ func TestADirectoryThatWasNeverLoadedSaysSo(t *testing.T) {
 	}
 }
 
-func TestAChangeByAnotherProcessHoldsOnEveryInstanceWithin5Seconds(t *testing.T) {
+func TestAChangeHoldsOnEveryInstanceWithin5Seconds(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
 	var instances []*Directory

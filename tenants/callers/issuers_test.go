@@ -110,7 +110,7 @@ func TestASecretInTheURLOfAKeySetIsUsedAndNotShown(t *testing.T) {
 	}
 }
 
-func TestKeysThatChangeAtAURLAreAnEventOnceHoweverManyInstancesSeeIt(t *testing.T) {
+func TestKeysThatChangeAtAURLMakeOneEventForAllInstances(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
 	p.create(t, "acme")

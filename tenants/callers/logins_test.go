@@ -45,7 +45,7 @@ func TestAnAuthURLHasTheHostOfItsSourceWhateverHostItWasAskedOn(t *testing.T) {
 	}
 }
 
-func TestATokenOfARotatedKeyVerifiesUntilItEndsAndOneOfARevokedKeyNoMore(t *testing.T) {
+func TestARotatedKeysTokensLastAndARevokedKeysDoNot(t *testing.T) {
 	t.Parallel()
 	p := newPlatform(t)
 	p.create(t, "acme")

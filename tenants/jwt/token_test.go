@@ -389,7 +389,7 @@ func TestATokenIsVerifiedByTheRulesOfItsSource(t *testing.T) {
 	}
 }
 
-func TestATenantOfTheReferenceServerPastesItsPEMAndNothingElseChanges(t *testing.T) {
+func TestATenantOfTheReferenceServerOnlyPastesItsPEM(t *testing.T) {
 	t.Parallel()
 	i := issuerOf("RS256")
 	der := must(x509.MarshalPKIXPublicKey(i.key.public))
