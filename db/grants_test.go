@@ -91,6 +91,11 @@ func TestEachRoleDoesWhatItIsGrantedAndNothingElse(t *testing.T) {
 		{"DELETE FROM audit_log", false, false},
 		{"TRUNCATE audit_log", false, false},
 
+		{"SELECT * FROM leases", true, true}, // an update of stores looks at them
+		{"INSERT INTO leases (instance, life) VALUES (gen_random_uuid(), now())", true, false},
+		{"UPDATE leases SET kept_at = now()", true, false},
+		{"DELETE FROM leases", true, false},
+
 		{"DELETE FROM events", true, false}, // that are too old
 		{"UPDATE events SET state = 'z'", false, false},
 		{"DELETE FROM event_states", true, false},

@@ -84,15 +84,20 @@ func Open(ctx context.Context, url string, role Role, maxConns int32) (*pgxpool.
 	if conn.ConnectTimeout == 0 {
 		conn.ConnectTimeout = 3 * time.Second
 	}
-	conn.ValidateConnect = pgconn.ValidateConnectTargetSessionAttrsReadWrite // CONTRACT section 6
 	conn.OnNotice = noteWarning
 	conn.Tracer = otelpgx.NewTracer(otelpgx.WithDisableSQLStatementInAttributes())
-	cfg.BeforeConnect = func(_ context.Context, c *pgx.ConnConfig) error {
+	met := &servers{}
+	cfg.BeforeConnect = func(ctx context.Context, c *pgx.ConnConfig) error {
+		if away, _ := ctx.Value(elsewhere{}).(bool); away {
+			met.mu.Lock()
+			met.first++
+			met.mu.Unlock()
+		}
+		met.order(c)
 		gate := &dialGate{dial: c.DialFunc}
 		c.DialFunc = gate.Dial
-		validate := c.ValidateConnect
 		c.ValidateConnect = func(ctx context.Context, conn *pgconn.PgConn) error {
-			if err := validate(ctx, conn); err != nil {
+			if err := met.validate(ctx, conn); err != nil {
 				return err
 			}
 			gate.shut.Store(true)

@@ -213,6 +213,7 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 			stop(err)
 			return
 		}
+		parts.Go(func() { store.Keep(below) })
 		parts.Go(func() { directory.Run(below) })
 		parts.Go(func() { auth.Run(below) })
 		parts.Go(func() { logins.Run(below) })
@@ -232,6 +233,9 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 		defer cancel()
 		if err := store.Check(checking); err != nil {
 			log.Error("not fit to serve", "error", err)
+		} else if store.Standbys() == "" {
+			log.Warn("synchronous_standby_names is empty, so PostgreSQL keeps one copy: what was saved last may be lost with the primary, " +
+				"unless a disk that both servers of a managed database share holds it (storage/postgres/README.md)")
 		}
 		log.Info("serving")
 		if started != nil {

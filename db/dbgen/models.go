@@ -116,6 +116,12 @@ type JwksDocument struct {
 	FetchedAt time.Time
 }
 
+type Lease struct {
+	Instance uuid.UUID
+	Life     time.Time
+	KeptAt   time.Time
+}
+
 type ListedWallet struct {
 	Wallet    uuid.UUID
 	TenantID  uuid.UUID

@@ -311,11 +311,13 @@ func (q *Queries) EnrolWallet(ctx context.Context, db DBTX, arg EnrolWalletParam
 
 const GetGlobalVersion = `-- name: GetGlobalVersion :one
 SELECT pg_is_in_recovery()::bool AS standby,
+       pg_postmaster_start_time()::timestamptz AS life,
        coalesce((SELECT s.global_version FROM stores s WHERE s.store = $1), 0)::bigint AS global_version
 `
 
 type GetGlobalVersionRow struct {
 	Standby       bool
+	Life          time.Time
 	GlobalVersion int64
 }
 
@@ -323,12 +325,12 @@ type GetGlobalVersionRow struct {
 func (q *Queries) GetGlobalVersion(ctx context.Context, db DBTX, store uuid.UUID) (GetGlobalVersionRow, error) {
 	row := db.QueryRow(ctx, GetGlobalVersion, store)
 	var i GetGlobalVersionRow
-	err := row.Scan(&i.Standby, &i.GlobalVersion)
+	err := row.Scan(&i.Standby, &i.Life, &i.GlobalVersion)
 	return i, err
 }
 
 const GetLargeObject = `-- name: GetLargeObject :one
-SELECT pg_is_in_recovery()::bool AS standby, o.version, o.value
+SELECT pg_is_in_recovery()::bool AS standby, pg_postmaster_start_time()::timestamptz AS life, o.version, o.value
   FROM objects o
  WHERE o.store = $1 AND o.key = $2 AND o.size <= $3::bigint
 `
@@ -341,6 +343,7 @@ type GetLargeObjectParams struct {
 
 type GetLargeObjectRow struct {
 	Standby bool
+	Life    time.Time
 	Version int64
 	Value   []byte
 }
@@ -349,13 +352,19 @@ type GetLargeObjectRow struct {
 func (q *Queries) GetLargeObject(ctx context.Context, db DBTX, arg GetLargeObjectParams) (GetLargeObjectRow, error) {
 	row := db.QueryRow(ctx, GetLargeObject, arg.Store, arg.Key, arg.Admitted)
 	var i GetLargeObjectRow
-	err := row.Scan(&i.Standby, &i.Version, &i.Value)
+	err := row.Scan(
+		&i.Standby,
+		&i.Life,
+		&i.Version,
+		&i.Value,
+	)
 	return i, err
 }
 
 const GetObject = `-- name: GetObject :one
 
 SELECT pg_is_in_recovery()::bool AS standby,
+       pg_postmaster_start_time()::timestamptz AS life,
        o.version,
        o.size,
        (CASE WHEN o.size <= $1::bigint THEN o.value END)::bytea AS value
@@ -371,6 +380,7 @@ type GetObjectParams struct {
 
 type GetObjectRow struct {
 	Standby bool
+	Life    time.Time
 	Version *int64
 	Size    *int64
 	Value   []byte
@@ -381,12 +391,13 @@ type GetObjectRow struct {
 // that a plan made while the tables were small stays right when they are not.
 // One snapshot, no locks; one descent of the primary key. A value longer than inline is left where it is
 // (TOAST is not touched) and only its size is told. A row comes back for a missing key too, so that
-// "not found" always carries whether a primary said it.
+// "not found" always carries whether a primary said it, and which (life: the moment its postmaster started).
 func (q *Queries) GetObject(ctx context.Context, db DBTX, arg GetObjectParams) (GetObjectRow, error) {
 	row := db.QueryRow(ctx, GetObject, arg.Inline, arg.Store, arg.Key)
 	var i GetObjectRow
 	err := row.Scan(
 		&i.Standby,
+		&i.Life,
 		&i.Version,
 		&i.Size,
 		&i.Value,
@@ -410,6 +421,7 @@ func (q *Queries) LastWrite(ctx context.Context, db DBTX, store uuid.UUID) (*uui
 
 const ListObjects = `-- name: ListObjects :many
 SELECT pg_is_in_recovery()::bool AS standby,
+       pg_postmaster_start_time()::timestamptz AS life,
        s.global_version,
        coalesce(k.key, '')::text AS key,
        coalesce(k.version, 0)::bigint AS version,
@@ -431,6 +443,7 @@ type ListObjectsParams struct {
 
 type ListObjectsRow struct {
 	Standby       bool
+	Life          time.Time
 	GlobalVersion *int64
 	Key           string
 	Version       int64
@@ -456,6 +469,7 @@ func (q *Queries) ListObjects(ctx context.Context, db DBTX, arg ListObjectsParam
 		var i ListObjectsRow
 		if err := rows.Scan(
 			&i.Standby,
+			&i.Life,
 			&i.GlobalVersion,
 			&i.Key,
 			&i.Version,

@@ -5,8 +5,9 @@
 -- name: GetObject :one
 -- One snapshot, no locks; one descent of the primary key. A value longer than inline is left where it is
 -- (TOAST is not touched) and only its size is told. A row comes back for a missing key too, so that
--- "not found" always carries whether a primary said it.
+-- "not found" always carries whether a primary said it, and which (life: the moment its postmaster started).
 SELECT pg_is_in_recovery()::bool AS standby,
+       pg_postmaster_start_time()::timestamptz AS life,
        o.version,
        o.size,
        (CASE WHEN o.size <= @inline::bigint THEN o.value END)::bytea AS value
@@ -15,19 +16,21 @@ SELECT pg_is_in_recovery()::bool AS standby,
 
 -- name: GetLargeObject :one
 -- As GetObject, for a value that was admitted at a size: no row if it has grown past that since.
-SELECT pg_is_in_recovery()::bool AS standby, o.version, o.value
+SELECT pg_is_in_recovery()::bool AS standby, pg_postmaster_start_time()::timestamptz AS life, o.version, o.value
   FROM objects o
  WHERE o.store = @store AND o.key = @key AND o.size <= @admitted::bigint;
 
 -- name: GetGlobalVersion :one
 -- One snapshot, no locks; one descent of the primary key of stores. 0 for a store never written.
 SELECT pg_is_in_recovery()::bool AS standby,
+       pg_postmaster_start_time()::timestamptz AS life,
        coalesce((SELECT s.global_version FROM stores s WHERE s.store = @store), 0)::bigint AS global_version;
 
 -- name: ListObjects :many
 -- One snapshot for the global version and the keys (list_keys is STABLE and shares it), no locks; the plan
 -- and the bound are said at list_keys. For an empty page one row comes back, with the empty key.
 SELECT pg_is_in_recovery()::bool AS standby,
+       pg_postmaster_start_time()::timestamptz AS life,
        s.global_version,
        coalesce(k.key, '')::text AS key,
        coalesce(k.version, 0)::bigint AS version,

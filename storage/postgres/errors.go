@@ -31,6 +31,7 @@ func translate(err error) error {
 			pg.Code == "40P01", // deadlock_detected
 			pg.Code == "0A000", // feature_not_supported: cached plan must not change result type (a migration)
 			pg.Code == "26000", // invalid_sql_statement_name: a pooler gave us another server connection
+			pg.Code == "55000", // object_not_in_prerequisite_state: commit_in_time, of leases on another server
 			pg.Code == "25006", // read_only_sql_transaction: the primary was demoted
 			class == "08",      // connection_exception
 			class == "57" && pg.Code != "57014":

@@ -8,11 +8,13 @@ import (
 	"errors"
 	"math"
 	"strings"
+	"time"
 	"unicode/utf8"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
 
+	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
 	"github.com/vss-cloud/vss-cloud/storage"
 )
@@ -43,14 +45,14 @@ func (s *Store) get(ctx context.Context, store uuid.UUID, key string, admit stor
 
 	if key == storage.GlobalVersionKey {
 		row, err := s.queries.GetGlobalVersion(ctx, conn, store)
-		if err := primary(ctx, conn.Conn(), row.Standby, err); err != nil {
+		if err := s.primary(ctx, conn.Conn(), row.Standby, row.Life, err); err != nil {
 			return storage.Object{}, err
 		}
 		return storage.Object{Key: key, Version: row.GlobalVersion}, nil
 	}
 
 	row, err := s.queries.GetObject(ctx, conn, dbgen.GetObjectParams{Store: store, Key: key, Inline: inline})
-	if err := primary(ctx, conn.Conn(), row.Standby, err); err != nil {
+	if err := s.primary(ctx, conn.Conn(), row.Standby, row.Life, err); err != nil {
 		return storage.Object{}, err
 	}
 	if row.Version == nil {
@@ -69,7 +71,7 @@ func (s *Store) get(ctx context.Context, store uuid.UUID, key string, admit stor
 	if errors.Is(err, pgx.ErrNoRows) {
 		return storage.Object{}, errReplaced
 	}
-	if err := primary(ctx, conn.Conn(), large.Standby, err); err != nil {
+	if err := s.primary(ctx, conn.Conn(), large.Standby, large.Life, err); err != nil {
 		return storage.Object{}, err
 	}
 	return storage.Object{Key: key, Version: large.Version, Value: large.Value}, nil
@@ -78,7 +80,20 @@ func (s *Store) get(ctx context.Context, store uuid.UUID, key string, admit stor
 // errReplaced: between the question for a large value's size and the one for the value, it grew or went.
 var errReplaced = errors.Join(storage.ErrUnavailable, errAgain)
 
-// primary passes on the error of a read, or says that a standby answered it and gives the connection up.
+// primary passes on the error of a read, or says that it was answered by a server that is no primary, or is not known to
+// be the one of now, and gives the connection up. life is the server's.
+func (s *Store) primary(ctx context.Context, conn *pgx.Conn, standby bool, life time.Time, err error) error {
+	if err := primary(ctx, conn, standby, err); err != nil {
+		return err
+	}
+	err = s.fence.confirm(ctx, life, db.ServerOf(conn).Met)
+	if errors.Is(err, errDeposed) {
+		_ = conn.Close(ctx)
+	}
+	return err
+}
+
+// primary passes on an error, or says that a standby answered and gives the connection up.
 func primary(ctx context.Context, conn *pgx.Conn, standby bool, err error) error {
 	if err != nil {
 		return translate(err)
@@ -129,7 +144,10 @@ func (s *Store) List(ctx context.Context, ks storage.Keyspace, req storage.ListR
 			Before:  before,
 			Page:    int32(size) + 1, // one more tells whether this page is the last
 		})
-		return rows, primary(ctx, conn.Conn(), err == nil && rows[0].Standby, err)
+		if err != nil {
+			return nil, translate(err)
+		}
+		return rows, s.primary(ctx, conn.Conn(), rows[0].Standby, rows[0].Life, nil)
 	})
 	if err != nil {
 		return storage.Page{}, err

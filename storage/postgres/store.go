@@ -11,6 +11,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgxpool"
 
+	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
 	"github.com/vss-cloud/vss-cloud/storage"
 )
@@ -68,6 +69,7 @@ type Store struct {
 	probe       *pgxpool.Pool
 	queries     *dbgen.Queries
 	clock       clock
+	fence       *fence
 	turns       turns
 	places      func(ctx context.Context, ks storage.Keyspace, kind Kind) (leave func(), err error)
 	timeout     time.Duration
@@ -105,9 +107,18 @@ func New(pool *pgxpool.Pool, cfg Config) *Store {
 	}
 	return &Store{
 		pool: pool, probe: cfg.Probe, queries: dbgen.New(), timeout: cfg.Timeout, maxPageSize: cfg.MaxPageSize, lossy: cfg.AllowDataLoss,
-		places: cfg.Enter,
+		places: cfg.Enter, fence: newFence(pool),
 	}
 }
+
+// Keep keeps the store's lease until ctx ends, and gives it back. A store that nobody keeps takes it when it is asked
+// something: then the first call after a pause is the slower for it, and after a failover others wait for its lease to
+// end.
+func (s *Store) Keep(ctx context.Context) { s.fence.keep(ctx) }
+
+// Standbys is what the primary's synchronous_standby_names was when the store last took its lease. Empty: it said that
+// there is one copy, or has said nothing yet.
+func (s *Store) Standbys() string { return s.fence.standbys() }
 
 // Check says whether the primary answers, and whether it may be written to.
 func (s *Store) Check(ctx context.Context) error {
@@ -120,12 +131,17 @@ func (s *Store) Check(ctx context.Context) error {
 	now, err := s.ask(ctx, conn)
 	if err == nil {
 		s.clock.refine(now, began)
+		err = s.fence.begin(ctx)
 	}
 	return err
 }
 
-// acquaint asks the server behind a connection once, since a new connection may be to another server.
+// acquaint asks the server behind a connection once, since a new connection may be to another server, and fails for one
+// that is not known to be the primary of now.
 func (s *Store) acquaint(ctx context.Context, conn *pgxpool.Conn) error {
+	if err := s.primary(ctx, conn.Conn(), false, db.ServerOf(conn.Conn()).Life, nil); err != nil {
+		return err
+	}
 	const known = "vss.acquainted"
 	seen := conn.Conn().PgConn().CustomData()
 	if seen[known] != nil {

@@ -124,6 +124,9 @@ func (s *Store) put(ctx context.Context, ks storage.Keyspace, batch storage.Batc
 		return result{}, translate(err)
 	}
 	defer done()
+	if err := s.fence.begin(ctx); err != nil { // before it has a place that others want
+		return result{}, err
+	}
 	kind := Write
 	if size(batch) >= large {
 		kind = LargeWrite
@@ -246,6 +249,11 @@ func (s *Store) together(ctx context.Context, writes []*write) ([]result, error)
 	shrink(sent, conn, writes...)
 	switch {
 	case err == nil && db.TakeWarning(conn.Conn()) == "":
+		for i := range results {
+			if results[i].outcome != applied { // then nothing had to wait for a standby, so it is no more than a read
+				return results, s.primary(sent, conn.Conn(), false, db.ServerOf(conn.Conn()).Life, nil)
+			}
+		}
 		return results, nil
 	case err != nil && refused(err):
 		return nil, translate(err)
@@ -308,7 +316,7 @@ func (s *Store) alone(ctx context.Context, w *write, first bool) (result, error)
 	got := results[0]
 	got.written.NewWallet = enrolled
 	if got.outcome != applied {
-		return got, nil
+		return got, s.primary(sent, conn.Conn(), false, db.ServerOf(conn.Conn()).Life, nil)
 	}
 	if ctx.Err() != nil {
 		return result{}, translate(ctx.Err())
@@ -340,7 +348,7 @@ func (s *Store) neverWritten(ctx context.Context, w *write) error {
 	}
 	w.say(&s.clock)
 	has, err := s.queries.Standing(ctx, conn, dbgen.StandingParams{Wallet: uuid.UUID(w.ks.Wallet()), Store: uuid.UUID(w.ks.Store())})
-	if err := primary(ctx, conn.Conn(), has.Standby, err); err != nil || has.Begun {
+	if err := s.primary(ctx, conn.Conn(), has.Standby, db.ServerOf(conn.Conn()).Life, err); err != nil || has.Begun {
 		return err
 	}
 	return &storage.NeverWrittenError{NewWallet: !has.Known, Stores: has.Stores, NotAfter: w.serverNotAfter}
