@@ -10,13 +10,14 @@ import (
 	"github.com/vss-cloud/vss-cloud/api"
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
 	"github.com/vss-cloud/vss-cloud/quota"
+	"github.com/vss-cloud/vss-cloud/quota/usage"
 	"github.com/vss-cloud/vss-cloud/storage"
 )
 
 // What the edge itself costs: calls of a wallet that is known, over a store that does nothing.
 func BenchmarkCall(b *testing.B) {
 	p := start(b, over(written{Written: storage.Written{Objects: 1, Bytes: 1}}), func(cfg *api.Config) {
-		cfg.Quota.Limiter, cfg.Quota.Meter = quota.NewLimiter(quota.LimiterConfig{}), quota.NewMeter(quota.MeterConfig{})
+		cfg.Quota.Limiter, cfg.Quota.Meter = quota.NewLimiter(quota.LimiterConfig{}), usage.NewMeter(usage.MeterConfig{})
 		cfg.Log = slog.New(slog.NewJSONHandler(struct{ io.Writer }{io.Discard}, nil))
 	})
 	w := p.wallet(b, "acme", 1)

@@ -12,6 +12,7 @@ import (
 
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
 	"github.com/vss-cloud/vss-cloud/quota"
+	"github.com/vss-cloud/vss-cloud/quota/usage"
 	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/callers"
@@ -56,7 +57,7 @@ type answer struct {
 	status     int
 	code       vsspb.ErrorCode
 	message    string
-	outcome    quota.Outcome
+	outcome    usage.Outcome
 	reason     quota.Reason  // of a refusal for a limit
 	retryAfter time.Duration // 0: nothing is said of it
 	level      slog.Level
@@ -69,17 +70,17 @@ const (
 )
 
 func invalid(status int, message string) answer {
-	return answer{status: status, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: message, outcome: quota.Invalid}
+	return answer{status: status, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: message, outcome: usage.Invalid}
 }
 
 // internal is for what a client tries again: faults, and refusals that may end.
 func internal(status int, message string) answer {
-	return answer{status: status, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: message, outcome: quota.Failed}
+	return answer{status: status, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: message, outcome: usage.Failed}
 }
 
 // because makes it a refusal for a limit.
 func (a answer) because(reason quota.Reason) answer {
-	a.outcome, a.reason = quota.Refused, reason
+	a.outcome, a.reason = usage.Refused, reason
 	return a
 }
 
@@ -95,8 +96,8 @@ var answers = []struct {
 	answer
 }{
 	{errNoSuchPath, invalid(404, "")},
-	{storage.ErrConflict, answer{status: 409, code: vsspb.ErrorCode_CONFLICT_EXCEPTION, outcome: quota.Conflicted}},
-	{storage.ErrNoSuchKey, answer{status: 404, code: vsspb.ErrorCode_NO_SUCH_KEY_EXCEPTION, outcome: quota.NotFound}},
+	{storage.ErrConflict, answer{status: 409, code: vsspb.ErrorCode_CONFLICT_EXCEPTION, outcome: usage.Conflicted}},
+	{storage.ErrNoSuchKey, answer{status: 404, code: vsspb.ErrorCode_NO_SUCH_KEY_EXCEPTION, outcome: usage.NotFound}},
 	{errNotEnrolled, answer{status: 401, code: vsspb.ErrorCode_AUTH_EXCEPTION}.because(quota.Enrolment)},
 
 	{callers.ErrUnknownTenant, internal(403, "")},
@@ -142,7 +143,7 @@ func answerTo(err error) answer {
 	case errors.As(err, &method):
 		return invalid(405, method.Error())
 	case errors.As(err, &auth):
-		return answer{status: 401, code: vsspb.ErrorCode_AUTH_EXCEPTION, message: auth.Error(), outcome: quota.Unauthenticated}
+		return answer{status: 401, code: vsspb.ErrorCode_AUTH_EXCEPTION, message: auth.Error(), outcome: usage.Unauthenticated}
 	case errors.As(err, &rate):
 		a := internal(429, rate.Error()).because(rate.reason)
 		a.retryAfter = max(rate.after, time.Second)

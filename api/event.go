@@ -12,6 +12,7 @@ import (
 
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
 	"github.com/vss-cloud/vss-cloud/quota"
+	"github.com/vss-cloud/vss-cloud/quota/usage"
 	"github.com/vss-cloud/vss-cloud/storage"
 )
 
@@ -28,13 +29,13 @@ func (s *Server) observe(next http.Handler) http.Handler {
 
 func (s *Server) finish(r *http.Request, ww middleware.WrapResponseWriter, rq *request, took time.Duration) {
 	if rq.answer.code == vsspb.ErrorCode_UNKNOWN && (ww.Status() == 0 || ww.Status() >= 400) {
-		rq.answer.outcome = quota.Failed // cut before it began, or refused by what knows nothing of our answers
+		rq.answer.outcome = usage.Failed // cut before it began, or refused by what knows nothing of our answers
 	}
 	if rq.call == "" && rq.answer.level == slog.LevelInfo && ww.Status() < 400 {
 		rq.answer.level = slog.LevelDebug // health checks
 	}
 	outcome := "ok"
-	if rq.answer.outcome != quota.Succeeded {
+	if rq.answer.outcome != usage.Succeeded {
 		outcome = rq.answer.code.String()
 	}
 	if rq.answer.reason != quota.NoReason {

@@ -8,7 +8,7 @@ import (
 	"github.com/go-chi/chi/v5"
 
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
-	"github.com/vss-cloud/vss-cloud/quota"
+	"github.com/vss-cloud/vss-cloud/quota/usage"
 	"github.com/vss-cloud/vss-cloud/tenants/callers"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
 )
@@ -37,7 +37,7 @@ func (s *Server) login() http.Handler {
 			refusal, refused := errors.AsType[*lnurl.Error](o.Err)
 			switch {
 			case refused:
-				rq.answer, rq.refusal = answer{code: vsspb.ErrorCode_AUTH_EXCEPTION, outcome: quota.Unauthenticated}, refusal.Reason
+				rq.answer, rq.refusal = answer{code: vsspb.ErrorCode_AUTH_EXCEPTION, outcome: usage.Unauthenticated}, refusal.Reason
 				if limited, ok := errors.AsType[*callers.LoginLimitedError](o.Err); ok {
 					rq.answer = internal(200, "").because(limited.Reason)
 				}

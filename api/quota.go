@@ -9,6 +9,7 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/vss-cloud/vss-cloud/quota"
+	"github.com/vss-cloud/vss-cloud/quota/usage"
 	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/tenants"
 )
@@ -16,7 +17,7 @@ import (
 // Quota is what a [Server] asks about limits and tells of calls. The zero value limits nothing and records nothing.
 type Quota struct {
 	Limiter *quota.Limiter // of rates; nil: none
-	Meter   *quota.Meter   // nil: none
+	Meter   *usage.Meter   // nil: none
 
 	// Totals are what a tenant has, as last measured; nil: not known. They lag.
 	Totals func(tenant uuid.UUID) (wallets, bytes int64)
@@ -192,8 +193,8 @@ func (rq *request) stored(store storage.StoreID, w storage.Written) {
 }
 
 // operations by the name of the call.
-var operations = map[string]quota.Operation{
-	"getObject": quota.GetObject, "putObjects": quota.PutObjects, "deleteObject": quota.DeleteObject, "listKeyVersions": quota.ListKeyVersions,
+var operations = map[string]usage.Operation{
+	"getObject": usage.GetObject, "putObjects": usage.PutObjects, "deleteObject": usage.DeleteObject, "listKeyVersions": usage.ListKeyVersions,
 }
 
 // meter counts a call, when it has been answered.
@@ -203,12 +204,12 @@ func (rq *request) meter(sent int64) {
 	if meter == nil || !ok || rq.tenant == nil {
 		return
 	}
-	r := quota.Request{
+	r := usage.Request{
 		Tenant: rq.tenant.ID, Wallet: quota.Key(rq.wallet), Operation: op, Outcome: rq.answer.outcome, Reason: rq.answer.reason,
 		Known: rq.active, Enrolled: rq.enrolled,
 	}
 	switch r.Outcome { // bytes are on the bill where the store was asked: anyone can send a tenant what is refused
-	case quota.Succeeded, quota.NotFound, quota.Conflicted:
+	case usage.Succeeded, usage.NotFound, usage.Conflicted:
 		r.In, r.Out = rq.received, sent
 	}
 	meter.Record(time.Now(), r)

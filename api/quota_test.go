@@ -22,6 +22,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/quota"
+	"github.com/vss-cloud/vss-cloud/quota/usage"
 	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/callers"
@@ -31,7 +32,7 @@ import (
 type governed struct {
 	*platform
 	limiter *quota.Limiter
-	meter   *quota.Meter
+	meter   *usage.Meter
 	now     struct {
 		sync.Mutex
 		ahead time.Duration
@@ -42,7 +43,7 @@ type governed struct {
 
 func govern(t testing.TB) *governed {
 	t.Helper()
-	g := &governed{meter: quota.NewMeter(quota.MeterConfig{})}
+	g := &governed{meter: usage.NewMeter(usage.MeterConfig{})}
 	var pool *pgxpool.Pool
 	began := time.Now() // the limiter's clock stands still, but for forward
 	g.limiter = quota.NewLimiter(quota.LimiterConfig{Now: func() time.Time {
@@ -428,7 +429,7 @@ func TestOnlyAFirstWriteIsAskedForTwiceWithinOneDeadline(t *testing.T) {
 	}
 	var asks []ask
 	never := &storage.NeverWrittenError{NewWallet: true}
-	meter := quota.NewMeter(quota.MeterConfig{})
+	meter := usage.NewMeter(usage.MeterConfig{})
 	p := start(t, over(limited(func(ctx context.Context, l storage.Limits) (storage.Written, error) {
 		deadline, _ := ctx.Deadline()
 		asks = append(asks, ask{deadline, l.Known, l.Begin == never})
@@ -469,7 +470,7 @@ func TestOfManyFirstWritesOfAWalletOneEnrolsIt(t *testing.T) {
 }
 
 // taken waits until so many requests are counted, and takes what is.
-func taken(t testing.TB, meter *quota.Meter, requests int64) (all quota.Counts) {
+func taken(t testing.TB, meter *usage.Meter, requests int64) (all usage.Counts) {
 	t.Helper()
 	var n int64
 	eventually(t, "all are counted", func() bool {
@@ -524,7 +525,7 @@ func TestTheMeterCountsWhatWasAnswered(t *testing.T) {
 	for op := range h.Requests {
 		for outcome, n := range h.Requests[op] {
 			if n > 0 {
-				got[fmt.Sprint(quota.Operation(op), " ", quota.Outcome(outcome))] = n
+				got[fmt.Sprint(usage.Operation(op), " ", usage.Outcome(outcome))] = n
 			}
 		}
 	}
@@ -568,54 +569,54 @@ func TestAWalletIsActiveAndItsBytesAreBilledByWhatWasServed(t *testing.T) {
 		name           string
 		store          storage.Store
 		do             func(t *testing.T, w *wallet)
-		outcome        quota.Outcome
+		outcome        usage.Outcome
 		active, billed bool
 	}{
-		{"a put", written{Written: storage.Written{Objects: 1, Bytes: 1}}, put, quota.Succeeded, true, true},
-		{"a put found to be done after its answer was lost", written{Written: lost}, put, quota.Succeeded, true, true},
-		{"a delete", written{Written: storage.Written{Objects: 0}}, remove, quota.Succeeded, true, true},
-		{"a delete of nothing", written{Written: lost}, remove, quota.Succeeded, false, true},
-		{"a get", reading(storage.Object{Key: "k", Version: 1, Value: []byte(value)}), get, quota.Succeeded, true, true},
-		{"a get of the global version of a store that is not there", reading(storage.Object{Key: "global_version"}), get, quota.Succeeded, false, true},
+		{"a put", written{Written: storage.Written{Objects: 1, Bytes: 1}}, put, usage.Succeeded, true, true},
+		{"a put found to be done after its answer was lost", written{Written: lost}, put, usage.Succeeded, true, true},
+		{"a delete", written{Written: storage.Written{Objects: 0}}, remove, usage.Succeeded, true, true},
+		{"a delete of nothing", written{Written: lost}, remove, usage.Succeeded, false, true},
+		{"a get", reading(storage.Object{Key: "k", Version: 1, Value: []byte(value)}), get, usage.Succeeded, true, true},
+		{"a get of the global version of a store that is not there", reading(storage.Object{Key: "global_version"}), get, usage.Succeeded, false, true},
 		{"a list", fake{list: func(context.Context, storage.Keyspace, storage.ListRequest) (storage.Page, error) {
 			return storage.Page{Keys: []storage.KeyVersion{{Key: "k", Version: 1}}}, nil
-		}}, list, quota.Succeeded, true, true},
-		{"a list of nothing", fake{}, list, quota.Succeeded, false, true},
-		{"no such key", failing(storage.ErrNoSuchKey), get, quota.NotFound, false, true},
-		{"a conflict", failing(storage.ErrConflict), put, quota.Conflicted, false, true},
-		{"invalid", failing(&storage.InvalidError{Reason: "odd"}), put, quota.Invalid, false, false},
+		}}, list, usage.Succeeded, true, true},
+		{"a list of nothing", fake{}, list, usage.Succeeded, false, true},
+		{"no such key", failing(storage.ErrNoSuchKey), get, usage.NotFound, false, true},
+		{"a conflict", failing(storage.ErrConflict), put, usage.Conflicted, false, true},
+		{"invalid", failing(&storage.InvalidError{Reason: "odd"}), put, usage.Invalid, false, false},
 		{"a malformed body", fake{}, func(t *testing.T, w *wallet) {
 			w.do(t, w.request(t, "putObjects", []byte("\xff"+value))).want(t, 400, invalid)
-		}, quota.Invalid, false, false},
+		}, usage.Invalid, false, false},
 		{"not authenticated", fake{}, func(t *testing.T, w *wallet) {
 			r := w.request(t, "putObjects", []byte(value))
 			r.Header.Set("Authorization", "nobody")
 			w.do(t, r).want(t, 401, noAuth)
-		}, quota.Unauthenticated, false, false},
-		{"not known, and not allowed to be", failing(&callers.AuthError{Source: "signature", Reason: "not on the list"}), put, quota.Unauthenticated, false, false},
-		{"too many calls", failing(callers.ErrSuspect), put, quota.Refused, false, false},
-		{"blocked", failing(storage.ErrBlocked), put, quota.Refused, false, false},
-		{"beyond a ceiling", failing(&storage.ExceededError{Limit: "value_size"}), put, quota.Refused, false, false},
-		{"overloaded", failing(quota.ErrQueueFull), put, quota.Refused, false, false},
-		{"a fault", failing(errors.New("fault")), put, quota.Failed, false, false},
-		{"ambiguous", failing(storage.ErrAmbiguous), put, quota.Failed, false, false},
-		{"a panic", always(func(context.Context) error { panic("x") }), put, quota.Failed, false, false},
+		}, usage.Unauthenticated, false, false},
+		{"not known, and not allowed to be", failing(&callers.AuthError{Source: "signature", Reason: "not on the list"}), put, usage.Unauthenticated, false, false},
+		{"too many calls", failing(callers.ErrSuspect), put, usage.Refused, false, false},
+		{"blocked", failing(storage.ErrBlocked), put, usage.Refused, false, false},
+		{"beyond a ceiling", failing(&storage.ExceededError{Limit: "value_size"}), put, usage.Refused, false, false},
+		{"overloaded", failing(quota.ErrQueueFull), put, usage.Refused, false, false},
+		{"a fault", failing(errors.New("fault")), put, usage.Failed, false, false},
+		{"ambiguous", failing(storage.ErrAmbiguous), put, usage.Failed, false, false},
+		{"a panic", always(func(context.Context) error { panic("x") }), put, usage.Failed, false, false},
 		{"cut before its answer", always(func(context.Context) error { panic(http.ErrAbortHandler) }), func(t *testing.T, w *wallet) {
 			if _, err := w.http.Do(w.request(t, "listKeyVersions", nil)); err == nil {
 				t.Error("an answer")
 			}
-		}, quota.Failed, false, false},
+		}, usage.Failed, false, false},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			t.Parallel()
-			limiter, meter := quota.NewLimiter(quota.LimiterConfig{}), quota.NewMeter(quota.MeterConfig{})
+			limiter, meter := quota.NewLimiter(quota.LimiterConfig{}), usage.NewMeter(usage.MeterConfig{})
 			p := start(t, over(tc.store), func(cfg *api.Config) { cfg.Quota = api.Quota{Limiter: limiter, Meter: meter} })
 			tenant, err := p.directory.Resolve("", "acme")
 			check(t, err)
 			w := p.wallet(t, "acme", 1)
 			limiter.Know(quota.Key(storage.Owner{Tenant: tenant.ID, Namespace: "sig", Subject: w.auth.Subject()}.Wallet()))
 			tc.do(t, w)
-			var b *quota.Batch
+			var b *usage.Batch
 			eventually(t, "it is counted", func() bool { b = meter.Take(); return b != nil })
 			h := b.Hours[0]
 			n := int64(0)
@@ -638,7 +639,7 @@ func TestAWalletIsActiveAndItsBytesAreBilledByWhatWasServed(t *testing.T) {
 // One row of the table of errors has all of it.
 func TestAnAnswerHasItsOutcomeAndItsReason(t *testing.T) {
 	t.Parallel()
-	meter := quota.NewMeter(quota.MeterConfig{})
+	meter := usage.NewMeter(usage.MeterConfig{})
 	var end error
 	p := start(t, over(always(func(context.Context) error { return end })), func(cfg *api.Config) { cfg.Quota.Meter = meter })
 	w := p.wallet(t, "acme", 1)
@@ -646,30 +647,30 @@ func TestAnAnswerHasItsOutcomeAndItsReason(t *testing.T) {
 		err     error
 		status  int
 		code    vsspb.ErrorCode
-		outcome quota.Outcome
+		outcome usage.Outcome
 		reason  quota.Reason
 	}{
-		{&storage.InvalidError{Reason: "odd"}, 400, invalid, quota.Invalid, quota.NoReason},
-		{storage.ErrConflict, 409, conflict, quota.Conflicted, quota.NoReason},
-		{storage.ErrNoSuchKey, 404, noSuch, quota.NotFound, quota.NoReason},
-		{&callers.AuthError{Reason: "odd"}, 401, noAuth, quota.Unauthenticated, quota.NoReason},
-		{&storage.ExceededError{Limit: "value_size"}, 507, internal, quota.Refused, quota.Storage},
-		{storage.ErrBlocked, 403, internal, quota.Refused, quota.Blocked},
-		{tenants.ErrReadOnly, 403, internal, quota.Refused, quota.State},
-		{tenants.ErrClosed, 403, internal, quota.Refused, quota.State},
-		{callers.ErrSuspect, 429, internal, quota.Refused, quota.AddressRate},
-		{quota.ErrQueueFull, 503, internal, quota.Refused, quota.Overload},
-		{fmt.Errorf("%w: %w", storage.ErrTooLate, quota.ErrQueueTimeout), 503, internal, quota.Refused, quota.Overload},
-		{callers.ErrKeysUnavailable, 503, internal, quota.Failed, quota.NoReason},
-		{storage.ErrAmbiguous, 500, internal, quota.Failed, quota.NoReason},
-		{fmt.Errorf("%w: %w", storage.ErrAmbiguous, context.Canceled), 500, internal, quota.Failed, quota.NoReason},
-		{storage.ErrUnavailable, 503, internal, quota.Failed, quota.NoReason},
-		{errors.New("odd"), 500, internal, quota.Failed, quota.NoReason},
+		{&storage.InvalidError{Reason: "odd"}, 400, invalid, usage.Invalid, quota.NoReason},
+		{storage.ErrConflict, 409, conflict, usage.Conflicted, quota.NoReason},
+		{storage.ErrNoSuchKey, 404, noSuch, usage.NotFound, quota.NoReason},
+		{&callers.AuthError{Reason: "odd"}, 401, noAuth, usage.Unauthenticated, quota.NoReason},
+		{&storage.ExceededError{Limit: "value_size"}, 507, internal, usage.Refused, quota.Storage},
+		{storage.ErrBlocked, 403, internal, usage.Refused, quota.Blocked},
+		{tenants.ErrReadOnly, 403, internal, usage.Refused, quota.State},
+		{tenants.ErrClosed, 403, internal, usage.Refused, quota.State},
+		{callers.ErrSuspect, 429, internal, usage.Refused, quota.AddressRate},
+		{quota.ErrQueueFull, 503, internal, usage.Refused, quota.Overload},
+		{fmt.Errorf("%w: %w", storage.ErrTooLate, quota.ErrQueueTimeout), 503, internal, usage.Refused, quota.Overload},
+		{callers.ErrKeysUnavailable, 503, internal, usage.Failed, quota.NoReason},
+		{storage.ErrAmbiguous, 500, internal, usage.Failed, quota.NoReason},
+		{fmt.Errorf("%w: %w", storage.ErrAmbiguous, context.Canceled), 500, internal, usage.Failed, quota.NoReason},
+		{storage.ErrUnavailable, 503, internal, usage.Failed, quota.NoReason},
+		{errors.New("odd"), 500, internal, usage.Failed, quota.NoReason},
 	} {
 		end = tc.err
 		w.put(t, "k", "v").want(t, tc.status, tc.code)
 		h := taken(t, meter, 1)
-		if h.Requests[quota.PutObjects][tc.outcome] != 1 {
+		if h.Requests[usage.PutObjects][tc.outcome] != 1 {
 			t.Errorf("%v: counted %v, want one that is %v", tc.err, h.Requests, tc.outcome)
 		}
 		for reason, n := range h.Refused {
@@ -682,7 +683,7 @@ func TestAnAnswerHasItsOutcomeAndItsReason(t *testing.T) {
 
 func TestAnAnswerThatWasCutHasNotSucceeded(t *testing.T) {
 	t.Parallel()
-	meter := quota.NewMeter(quota.MeterConfig{})
+	meter := usage.NewMeter(usage.MeterConfig{})
 	p := start(t, over(fake{}), func(cfg *api.Config) { cfg.Quota.Meter = meter })
 	r := p.wallet(t, "acme", 1).request(t, "getObject", encode(t, &vsspb.GetObjectRequest{StoreId: "s", Key: "k"}))
 	func() {
@@ -690,7 +691,7 @@ func TestAnAnswerThatWasCutHasNotSucceeded(t *testing.T) {
 		p.server.Handler().ServeHTTP(brokenWriter{httptest.NewRecorder()}, r)
 	}()
 	h := meter.Take().Hours[0]
-	if h.Requests[quota.GetObject][quota.Failed] != 1 || h.In != 0 || h.Out != 0 {
+	if h.Requests[usage.GetObject][usage.Failed] != 1 || h.In != 0 || h.Out != 0 {
 		t.Errorf("counted %+v", h.Counts)
 	}
 	if n := p.count(t, "vss.calls", attribute.String("outcome", "ok")); n != 0 {

@@ -16,10 +16,10 @@ const (
 	Blocked              // the wallet
 	State                // the tenant's
 
-	reasons = iota
+	Reasons = iota // how many there are
 )
 
-var reasonNames = [reasons]string{
+var reasonNames = [Reasons]string{
 	"none", "wallet_rate", "tenant_rate", "address_rate", "enrolment_rate", "login_rate", "enrolment", "storage", "overload", "blocked", "state",
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
+	"github.com/vss-cloud/vss-cloud/quota/usage"
 	"github.com/vss-cloud/vss-cloud/tenants/audit"
 	"github.com/vss-cloud/vss-cloud/tenants/egress"
 	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
@@ -89,6 +90,9 @@ func NewService(pool *pgxpool.Pool, cfg ServiceConfig) (*Service, error) {
 	}
 	return &Service{pool: pool, cfg: cfg}, nil
 }
+
+// Usage reads what tenants did and have.
+func (s *Service) Usage() *usage.Reader { return usage.NewReader(s.pool) }
 
 // NewTenant is a tenant to be created.
 type NewTenant struct {

@@ -18,7 +18,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/api"
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/quota"
-	"github.com/vss-cloud/vss-cloud/quota/record"
+	"github.com/vss-cloud/vss-cloud/quota/usage"
 	"github.com/vss-cloud/vss-cloud/storage"
 	"github.com/vss-cloud/vss-cloud/storage/postgres"
 	"github.com/vss-cloud/vss-cloud/tenants"
@@ -30,8 +30,8 @@ type governor struct {
 	pool      *db.Pool // of the calls
 	directory *callers.Directory
 	limiter   *quota.Limiter
-	meter     *quota.Meter
-	recorder  *record.Recorder
+	meter     *usage.Meter
+	recorder  *usage.Recorder
 
 	places *quota.Queue // in front of the pool
 	large  *quota.Queue // for large writes, which hold none of those: one at a time
@@ -45,13 +45,13 @@ func newGovernor(pool, recordPool *db.Pool, directory *callers.Directory, log *s
 		pool:      pool,
 		directory: directory,
 		limiter:   quota.NewLimiter(quota.LimiterConfig{}),
-		meter:     quota.NewMeter(quota.MeterConfig{}),
+		meter:     usage.NewMeter(usage.MeterConfig{}),
 		places:    quota.NewQueue(quota.QueueConfig{Places: int(pool.Config().MaxConns)}),
 		large:     quota.NewQueue(quota.QueueConfig{Places: 1, WritePlaces: 1}),
 	}
 	host, _ := os.Hostname()
-	g.recorder = record.New(recordPool, record.Config{
-		Meter: g.meter, Failing: g.failing, Heard: g.heard, Host: host, Version: version(), Log: log,
+	g.recorder = usage.NewRecorder(recordPool, usage.RecorderConfig{
+		Meter: g.meter, KeySets: g.keySets, Tenants: g.tenants, Heard: g.heard, Host: host, Version: version(), Log: log,
 	})
 	return g
 }
@@ -61,7 +61,6 @@ func (g *governor) run(ctx context.Context) {
 	var running sync.WaitGroup
 	running.Go(func() { g.meet(ctx) })
 	running.Go(func() { g.recorder.Run(ctx) })
-	running.Go(func() { g.tellOfTenants(ctx) })
 	running.Wait()
 }
 
@@ -97,7 +96,7 @@ func (g *governor) quota() api.Quota {
 			return tenants.Standing(ctx, g.pool, wallet)
 		},
 		Stored: func(tenant uuid.UUID, store storage.StoreID, d quota.Decision) {
-			g.tellOfLines(tenant, store.String(), d)
+			g.recorder.Events().Lines(tenant, store.String(), d)
 		},
 	}
 }
@@ -117,72 +116,26 @@ func (g *governor) enter(ctx context.Context, ks storage.Keyspace, kind postgres
 	return g.places.Enter(ctx, who, kinds[kind])
 }
 
-// failing are the sources whose keys cannot be fetched here.
-func (g *governor) failing() (sources []uuid.UUID) {
+// keySets are those at URLs, as this instance has them.
+func (g *governor) keySets() (sets []usage.KeySet) {
 	for _, i := range g.directory.Issuers() {
-		if i.LastError != nil {
-			sources = append(sources, i.Source)
-		}
+		sets = append(sets, usage.KeySet{Tenant: i.Tenant, Source: i.Source, Name: i.Name, Err: i.LastError})
 	}
-	return sources
+	return sets
 }
 
-// heard takes what all instances said just now. It makes events of the key sets that some of them cannot fetch: where
-// each told what it sees itself, two that differ would take turns.
-func (g *governor) heard(fleet record.Fleet) {
-	g.live.Store(int64(fleet.Live))
-	g.limiter.SetFleet(fleet.Live)
-	for _, i := range g.directory.Issuers() {
-		state, detail := record.OK, map[string]any{}
-		if slices.Contains(fleet.Failing, i.Source) {
-			state = record.Raised
-		}
-		if i.LastError != nil {
-			detail["error"] = i.LastError.Error()
-		}
-		g.recorder.Events().Raise(i.Tenant, record.JWKSFailing, i.Name, state, detail)
+// tenants are all, with their ceilings.
+func (g *governor) tenants() (all []usage.Limited) {
+	for _, t := range g.directory.All() {
+		all = append(all, usage.Limited{Tenant: t.ID, Ceilings: t.Limits.Ceilings()})
 	}
+	return all
 }
 
-// tellOfLines makes events of the lines that something is beyond; no subject is the tenant itself. It is asked after
-// every put and delete, and mostly there is no news.
-func (g *governor) tellOfLines(tenant uuid.UUID, subject string, d quota.Decision) {
-	events := g.recorder.Events()
-	tell := func(kind record.Kind, line quota.Line) {
-		state := record.OK
-		switch {
-		case d.Line >= line:
-			state = record.Raised
-		case d.Near >= line:
-			return // as it was
-		}
-		if events.News(tenant, kind, subject, state) {
-			events.Raise(tenant, kind, subject, state, map[string]any{"limit": d.Limit, "used": d.Used, "allowed": d.Allowed})
-		}
-	}
-	tell(record.StorageSoft, quota.BeyondSoft)
-	tell(record.StorageHard, quota.BeyondHard)
-}
-
-// tellOfTenants makes events of tenants that are beyond their lines.
-func (g *governor) tellOfTenants(ctx context.Context) {
-	ticker := time.NewTicker(10 * time.Second)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		for _, t := range g.directory.All() {
-			if has, ok := g.recorder.Totals(t.ID); ok {
-				all := t.Limits.Ceilings()
-				c := quota.Ceilings{Wallets: all.Wallets, TenantBytes: all.TenantBytes}
-				// As the next new wallet would find it.
-				g.tellOfLines(t.ID, "", c.Decide(quota.Usage{Wallets: has.Wallets, TenantBytes: has.Bytes}, quota.Change{NewWallet: true}))
-			}
-		}
-	}
+// heard takes how many instances live.
+func (g *governor) heard(live int) {
+	g.live.Store(int64(live))
+	g.limiter.SetFleet(live)
 }
 
 // observe makes metrics of what is in memory.

@@ -14,6 +14,7 @@ import (
 
 	"github.com/vss-cloud/vss-cloud/cmd/cli"
 	"github.com/vss-cloud/vss-cloud/quota"
+	"github.com/vss-cloud/vss-cloud/quota/usage"
 	"github.com/vss-cloud/vss-cloud/tenants"
 )
 
@@ -99,7 +100,7 @@ func limitsOf(plan, own quota.Values) quota.Values {
 }
 
 // inUse is how much there is of what a limit counts, if anybody counts it.
-func inUse(limit string, totals *tenants.Totals) (int64, bool) {
+func inUse(limit string, totals *usage.Totals) (int64, bool) {
 	switch {
 	case totals == nil:
 		return 0, false
@@ -124,7 +125,7 @@ func refuses(limit string, value, used int64) string {
 
 // lowered says of the limits that go down, and may then be below what is in use, what they will refuse. There is
 // nothing to say of limits that are out of bounds: the service refuses them.
-func lowered(before, after quota.Values, totals *tenants.Totals) (will []string) {
+func lowered(before, after quota.Values, totals *usage.Totals) (will []string) {
 	l, err := quota.Effective(after, nil)
 	if err != nil {
 		return nil
@@ -234,8 +235,8 @@ func warnOf(ctx context.Context, s *tenants.Service, t *tenants.Tenant, plan str
 }
 
 // totalsOf are a tenant's totals, or nil.
-func totalsOf(ctx context.Context, s *tenants.Service, t *tenants.Tenant) (*tenants.Totals, error) {
-	all, err := s.Totals(ctx)
+func totalsOf(ctx context.Context, s *tenants.Service, t *tenants.Tenant) (*usage.Totals, error) {
+	all, err := s.Usage().Totals(ctx)
 	if totals, ok := all[t.ID]; ok {
 		return &totals, err
 	}

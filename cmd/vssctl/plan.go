@@ -11,6 +11,7 @@ import (
 
 	"github.com/vss-cloud/vss-cloud/cmd/cli"
 	"github.com/vss-cloud/vss-cloud/quota"
+	"github.com/vss-cloud/vss-cloud/quota/usage"
 	"github.com/vss-cloud/vss-cloud/tenants"
 )
 
@@ -115,7 +116,7 @@ func (c planSetCmd) question(ctx context.Context, s *tenants.Service, changes qu
 	if err != nil {
 		return "", err
 	}
-	totals, err := s.Totals(ctx)
+	totals, err := s.Usage().Totals(ctx)
 	if err != nil {
 		return "", err
 	}
@@ -127,7 +128,7 @@ func (c planSetCmd) question(ctx context.Context, s *tenants.Service, changes qu
 	fmt.Fprintf(&q, "The new limits hold for every tenant that has plan %s and no such limit of its own; %d have the plan.", c.Name, len(tell))
 	dangerous, said := false, 0
 	for _, t := range tell {
-		var known *tenants.Totals
+		var known *usage.Totals
 		if found, ok := totals[t.ID]; ok {
 			known = &found
 		}

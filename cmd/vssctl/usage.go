@@ -12,14 +12,15 @@ import (
 	"github.com/google/uuid"
 
 	"github.com/vss-cloud/vss-cloud/cmd/cli"
+	"github.com/vss-cloud/vss-cloud/quota/usage"
 	"github.com/vss-cloud/vss-cloud/tenants"
 )
 
 type tenantUsageCmd struct {
 	tenantFlags
-	Tenant string        `arg:"" help:"The tenant."`
-	By     tenants.Grain `default:"day" enum:"hour,day,month" placeholder:"GRAIN" help:"hour, day or month (${default}). stored_bytes and stored_objects of a day and a month are sums over their hours: divide by those for a mean."`
-	Since  string        `placeholder:"DATE" help:"From the hour, day or month on that this is in: 2026-01-31, or with a time 2026-01-31T15:00:00Z. Unset: the last day by hour, month by day, year by month."`
+	Tenant string      `arg:"" help:"The tenant."`
+	By     usage.Grain `default:"day" enum:"hour,day,month" placeholder:"GRAIN" help:"hour, day or month (${default}). stored_bytes and stored_objects of a day and a month are sums over their hours: divide by those for a mean."`
+	Since  string      `placeholder:"DATE" help:"From the hour, day or month on that this is in: 2026-01-31, or with a time 2026-01-31T15:00:00Z. Unset: the last day by hour, month by day, year by month."`
 }
 
 func (c tenantUsageCmd) Run(ctx context.Context, out output) error {
@@ -28,7 +29,11 @@ func (c tenantUsageCmd) Run(ctx context.Context, out output) error {
 		return err
 	}
 	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
-		all, err := s.Usage(ctx, c.Tenant, c.By, since)
+		t, err := s.Get(ctx, c.Tenant)
+		if err != nil {
+			return err
+		}
+		all, err := s.Usage().Usage(ctx, t.ID, c.By, since)
 		if err != nil {
 			return err
 		}
@@ -37,7 +42,7 @@ func (c tenantUsageCmd) Run(ctx context.Context, out output) error {
 			views[i] = usageView(m)
 		}
 		return out.print(views, func(w io.Writer) {
-			layout := map[tenants.Grain]string{tenants.ByHour: "2006-01-02T15:04Z", tenants.ByDay: "2006-01-02", tenants.ByMonth: "2006-01"}[c.By]
+			layout := map[usage.Grain]string{usage.ByHour: "2006-01-02T15:04Z", usage.ByDay: "2006-01-02", usage.ByMonth: "2006-01"}[c.By]
 			tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
 			fmt.Fprintln(tw, "START\tMETRIC\tVALUE")
 			for _, v := range views {
@@ -51,9 +56,9 @@ func (c tenantUsageCmd) Run(ctx context.Context, out output) error {
 func (c tenantUsageCmd) since(now time.Time) (time.Time, error) {
 	if c.Since == "" {
 		switch c.By {
-		case tenants.ByHour:
+		case usage.ByHour:
 			return now.AddDate(0, 0, -1), nil
-		case tenants.ByDay:
+		case usage.ByDay:
 			return now.AddDate(0, -1, 0), nil
 		default:
 			return now.AddDate(-1, 0, 0), nil
@@ -95,7 +100,11 @@ func (c tenantEventsCmd) Run(ctx context.Context, out output) error {
 		return fmt.Errorf("%w: --limit must be 1 or more", cli.ErrUsage)
 	}
 	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
-		all, err := s.Events(ctx, c.Tenant, c.Limit)
+		t, err := s.Get(ctx, c.Tenant)
+		if err != nil {
+			return err
+		}
+		all, err := s.Usage().Events(ctx, t.ID, c.Limit)
 		if err != nil {
 			return err
 		}
@@ -130,7 +139,7 @@ type instanceView struct {
 
 func (c instancesCmd) Run(ctx context.Context, out output) error {
 	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
-		all, err := s.Instances(ctx)
+		all, err := s.Usage().Instances(ctx)
 		if err != nil {
 			return err
 		}

@@ -1,7 +1,7 @@
-package record
+package usage
 
 import (
-	"bytes"
+	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
@@ -17,16 +17,36 @@ import (
 
 // fleet remembers what it heard.
 type fleet struct {
-	mu      sync.Mutex
-	heard   []int
-	failing []uuid.UUID // in the last
+	mu    sync.Mutex
+	heard []int
 }
 
-func (f *fleet) set(heard Fleet) {
+func (f *fleet) set(live int) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.heard = append(f.heard, heard.Live)
-	f.failing = heard.Failing
+	f.heard = append(f.heard, live)
+}
+
+// keySets are two of one tenant, named by their sources, of which these cannot be fetched.
+func keySets(tenant uuid.UUID, sources [2]uuid.UUID, failing ...uuid.UUID) (sets []KeySet) {
+	for _, source := range sources {
+		set := KeySet{Tenant: tenant, Source: source, Name: source.String()}
+		if slices.Contains(failing, source) {
+			set.Err = errors.New("the URL does not answer")
+		}
+		sets = append(sets, set)
+	}
+	return sets
+}
+
+// raised are the sources whose keys cannot be fetched, as this instance told it.
+func raised(r *Recorder) (sources []uuid.UUID) {
+	for _, set := range r.cfg.KeySets() {
+		if r.events.states.Load().of(about{set.Tenant, JWKSFailing, set.Name}) == Raised {
+			sources = append(sources, set.Source)
+		}
+	}
+	return sources
 }
 
 func (f *fleet) take() []int {
@@ -44,7 +64,7 @@ func TestEveryBeatTellsHowManyInstancesLive(t *testing.T) {
 	f := &fleet{}
 	var instances []*Recorder
 	for i := range 3 {
-		r, _ := newRecorder(pool, Config{Heard: f.set, Host: fmt.Sprint("host", i), Version: "v1"})
+		r, _ := newRecorder(pool, RecorderConfig{Heard: f.set, Host: fmt.Sprint("host", i), Version: "v1"})
 		instances = append(instances, r)
 	}
 	beat := func(want ...int) {
@@ -90,9 +110,10 @@ func TestAnInstanceThatCrashesAtEveryStartDividesNothing(t *testing.T) {
 	d := newDatabase(t)
 	pool := open(t, d.url)
 	f := &fleet{}
+	tenant, sources := uuid.New(), [2]uuid.UUID{uuid.New(), uuid.New()}
 	var healthy []*Recorder
 	for range 2 {
-		r, _ := newRecorder(pool, Config{Heard: f.set})
+		r, _ := newRecorder(pool, RecorderConfig{Heard: f.set, KeySets: func() []KeySet { return keySets(tenant, sources) }})
 		healthy = append(healthy, r)
 	}
 	beat := func() {
@@ -106,9 +127,8 @@ func TestAnInstanceThatCrashesAtEveryStartDividesNothing(t *testing.T) {
 	beat()
 	beat()
 	f.take()
-	source := uuid.New()
 	for range 10 {
-		crashes, _ := newRecorder(pool, Config{Failing: func() []uuid.UUID { return []uuid.UUID{source} }})
+		crashes, _ := newRecorder(pool, RecorderConfig{KeySets: func() []KeySet { return keySets(tenant, sources, sources[0]) }})
 		if err := crashes.beat(t.Context()); err != nil {
 			t.Fatal(err)
 		}
@@ -116,8 +136,8 @@ func TestAnInstanceThatCrashesAtEveryStartDividesNothing(t *testing.T) {
 		if got := f.take(); !slices.Equal(got, []int{2, 2}) {
 			t.Fatalf("live: %v, want 2 each time", got)
 		}
-		if !slices.Contains(f.failing, source) {
-			t.Error("what it cannot fetch is not heard")
+		if got := raised(healthy[0]); !slices.Equal(got, sources[:1]) {
+			t.Errorf("heard that the keys of %v cannot be fetched, want %v", got, sources[:1])
 		}
 	}
 	if n := query[int](t, d, "SELECT count(*) FROM instances"); n != 12 {
@@ -130,22 +150,20 @@ func TestEveryBeatTellsWhatTheInstancesThatLiveCannotFetch(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	pool := open(t, d.url)
-	f := &fleet{}
 	one, two := uuid.New(), uuid.New()
+	tenant := uuid.New()
+	with := func(failing *[]uuid.UUID) *Recorder {
+		r, _ := newRecorder(pool, RecorderConfig{KeySets: func() []KeySet { return keySets(tenant, [2]uuid.UUID{one, two}, *failing...) }})
+		return r
+	}
 	var own []uuid.UUID // of the first instance
-	first, _ := newRecorder(pool, Config{Heard: f.set, Failing: func() []uuid.UUID { return own }})
-	second, _ := newRecorder(pool, Config{Heard: f.set, Failing: func() []uuid.UUID { return []uuid.UUID{two} }})
-	healthy, _ := newRecorder(pool, Config{Heard: f.set})
+	first, second, healthy := with(&own), with(&[]uuid.UUID{two}), with(&[]uuid.UUID{})
 	beat := func(r *Recorder, want ...uuid.UUID) {
 		t.Helper()
 		if err := r.beat(t.Context()); err != nil {
 			t.Fatal(err)
 		}
-		got := slices.Clone(f.failing)
-		for _, ids := range [][]uuid.UUID{got, want} {
-			slices.SortFunc(ids, func(a, b uuid.UUID) int { return bytes.Compare(a[:], b[:]) })
-		}
-		if !slices.Equal(got, want) {
+		if got := raised(r); !slices.Equal(got, want) {
 			t.Errorf("failing: %v, want %v", got, want)
 		}
 	}
@@ -165,8 +183,8 @@ func TestAnInstanceThatEndsIsGoneAtOnce(t *testing.T) {
 	d := newDatabase(t)
 	pool := open(t, d.url)
 	f := &fleet{}
-	stays, _ := newRecorder(pool, Config{Heard: f.set})
-	ends, _ := newRecorder(pool, Config{Interval: 20 * time.Millisecond})
+	stays, _ := newRecorder(pool, RecorderConfig{Heard: f.set})
+	ends, _ := newRecorder(pool, RecorderConfig{Interval: 20 * time.Millisecond})
 	stop := start(ends)
 	eventually(t, "both live", func() bool {
 		if err := stays.beat(t.Context()); err != nil {
@@ -189,7 +207,7 @@ func TestAnOutageIsLoggedAtBothEndsAndLosesNothing(t *testing.T) {
 	tenant := d.tenant(t, "a")
 	proxy := dbtest.NewProxy(t, d.url)
 	log, f := &journal{}, &fleet{}
-	r, meter := newRecorder(open(t, proxy.URL()), Config{Interval: 10 * time.Millisecond, Heard: f.set, Log: slog.New(log)})
+	r, meter := newRecorder(open(t, proxy.URL()), RecorderConfig{Interval: 10 * time.Millisecond, Heard: f.set, Log: slog.New(log)})
 	defer start(r)()
 	eventually(t, "it runs", func() bool { return len(f.take()) > 0 })
 
@@ -198,7 +216,7 @@ func TestAnOutageIsLoggedAtBothEndsAndLosesNothing(t *testing.T) {
 	f.take()
 	recorded := 0
 	for began := time.Now(); time.Since(began) < 300*time.Millisecond; time.Sleep(time.Millisecond) { // many intervals
-		meter.Record(time.Now(), quota.Request{Tenant: tenant, Wallet: quota.Key{byte(recorded), 1}, Known: true})
+		meter.Record(time.Now(), Request{Tenant: tenant, Wallet: quota.Key{byte(recorded), 1}, Known: true})
 		recorded++
 		r.Events().Raise(tenant, StorageSoft, "s", []string{Raised, OK}[recorded%2], nil)
 	}
@@ -226,14 +244,14 @@ func TestAMeterStaysBoundedWhileNothingIsStored(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	proxy := dbtest.NewProxy(t, d.url)
-	r, _ := newRecorder(open(t, proxy.URL()), Config{})
-	meter := quota.NewMeter(quota.MeterConfig{Rows: 160, Wallets: 160})
+	r, _ := newRecorder(open(t, proxy.URL()), RecorderConfig{})
+	meter := NewMeter(MeterConfig{Rows: 160, Wallets: 160})
 	r.cfg.Meter = meter
 	now := time.Now()
 	proxy.Down()
 	const requests = 10_000
 	for i := range requests {
-		meter.Record(now, quota.Request{Tenant: uuid.UUID{byte(i), byte(i >> 8), 1}, Wallet: quota.Key{byte(i), byte(i >> 8), 1}, Known: true})
+		meter.Record(now, Request{Tenant: uuid.UUID{byte(i), byte(i >> 8), 1}, Wallet: quota.Key{byte(i), byte(i >> 8), 1}, Known: true})
 		if i%500 == 0 {
 			if err := r.flush(t.Context()); i > 0 && err == nil {
 				t.Fatal("flushed")
@@ -261,11 +279,11 @@ func TestTheEndComesThoughTheDatabaseIsAway(t *testing.T) {
 	d := newDatabase(t)
 	proxy := dbtest.NewProxy(t, d.url)
 	log := &journal{}
-	r, meter := newRecorder(open(t, proxy.URL()), Config{Log: slog.New(log)})
+	r, meter := newRecorder(open(t, proxy.URL()), RecorderConfig{Log: slog.New(log)})
 	stop := start(r)
 	eventually(t, "it runs", func() bool { return query[int](t, d, "SELECT count(*) FROM instances") == 1 })
 	proxy.Down()
-	meter.Record(time.Now(), quota.Request{Tenant: uuid.UUID{1}})
+	meter.Record(time.Now(), Request{Tenant: uuid.UUID{1}})
 	stop()
 	if log.count(slog.LevelError) == 0 || log.count(slog.LevelWarn) != 1 {
 		t.Error("what is lost was not logged")

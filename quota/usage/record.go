@@ -1,11 +1,4 @@
-// Package record keeps in the database what the API knows of its tenants and of itself:
-//
-//   - [Recorder] stores what the meter counted, tells who runs, and knows what every tenant has;
-//   - one instance at a time does for all what is done once: measure, sample, roll up, prune;
-//   - [Events] are what people should hear of, once for each change of a state.
-//
-// Nothing of it is on a wallet's path: what the database does not take waits in bounded memory.
-package record
+package usage
 
 import (
 	"context"
@@ -24,16 +17,19 @@ import (
 	"github.com/vss-cloud/vss-cloud/quota"
 )
 
-// Config says what a [Recorder] records and how often.
-type Config struct {
+// RecorderConfig says what a [Recorder] records and how often.
+type RecorderConfig struct {
 	// Meter is emptied; no one else takes from it. Required.
-	Meter *quota.Meter
+	Meter *Meter
 
-	// Failing are the credential sources whose keys this instance cannot fetch. Nil: none.
-	Failing func() []uuid.UUID
+	// KeySets are those at URLs of tenants, as this instance has them. Nil: there are none.
+	KeySets func() []KeySet
 
-	// Heard is told what instances said of themselves, each time that was read. Nil: nobody is.
-	Heard func(Fleet)
+	// Tenants are those whose totals are compared with their ceilings. Nil: there are none.
+	Tenants func() []Limited
+
+	// Heard is told how many instances live, each time that was read. Nil: nobody is.
+	Heard func(live int)
 
 	// Host and Version are for those who look at the instances.
 	Host, Version string
@@ -62,10 +58,11 @@ const (
 // Recorder records. It is safe for concurrent use; the methods that are called for every request wait for nothing.
 type Recorder struct {
 	pool     *pgxpool.Pool
-	cfg      Config
+	cfg      RecorderConfig
 	instance uuid.UUID // of this run, in the table instances
 	outage   outage
 	events   *Events
+	reader   *Reader
 
 	totals atomic.Pointer[map[uuid.UUID]Totals]
 
@@ -73,32 +70,18 @@ type Recorder struct {
 	limited, unenrolled *sustained
 }
 
-// Fleet is what the instances that live said of themselves in their last beats, this one just now.
-type Fleet struct {
-	// Live is how many there are: this one, and the others from their second beat on. One that crashes at its start,
-	// over and over, is another each time, and would have those that serve divide rates by all of them. So for one
-	// interval a new one is not counted, and more is let through.
-	Live int
-
-	Failing []uuid.UUID // credential sources whose keys some of them cannot fetch, also of those that beat once
-}
-
-// Totals are what a tenant has, as last measured.
-type Totals struct {
-	Wallets, Stores, Objects int64
-	Bytes                    int64 // of keys and values
-	Measured                 time.Time
-}
-
-// New makes a recorder over a pool of db.RoleAPI, of which it uses up to five connections at once, two of them for as
+// NewRecorder makes a recorder over a pool of db.RoleAPI, of which it uses up to five connections at once, two of them for as
 // long as a flush and maintenance take: with three or more the rest is done in time. The pool should not be the one of
 // the wallets' calls: where that has none free, instances would count each other out.
-func New(pool *pgxpool.Pool, cfg Config) *Recorder {
-	if cfg.Failing == nil {
-		cfg.Failing = func() []uuid.UUID { return nil }
+func NewRecorder(pool *pgxpool.Pool, cfg RecorderConfig) *Recorder {
+	if cfg.KeySets == nil {
+		cfg.KeySets = func() []KeySet { return nil }
+	}
+	if cfg.Tenants == nil {
+		cfg.Tenants = func() []Limited { return nil }
 	}
 	if cfg.Heard == nil {
-		cfg.Heard = func(Fleet) {}
+		cfg.Heard = func(int) {}
 	}
 	if cfg.Interval == 0 {
 		cfg.Interval = 10 * time.Second
@@ -115,7 +98,7 @@ func New(pool *pgxpool.Pool, cfg Config) *Recorder {
 		unenrolled: newSustained(0, 1),
 	}
 	r.outage.log = cfg.Log
-	r.events = newEvents(pool, cfg.Log)
+	r.events, r.reader = newEvents(pool, cfg.Log), NewReader(pool)
 	r.totals.Store(&map[uuid.UUID]Totals{})
 	return r
 }
@@ -142,8 +125,8 @@ func (r *Recorder) ActiveWallets(ctx context.Context, most int32) (wallets []quo
 // Measured is when what tenants have was last measured, as far as has been read; zero: never, or there is no tenant.
 func (r *Recorder) Measured() (last time.Time) {
 	for _, t := range *r.totals.Load() {
-		if t.Measured.After(last) {
-			last = t.Measured
+		if t.MeasuredAt.After(last) {
+			last = t.MeasuredAt
 		}
 	}
 	return last
@@ -207,14 +190,25 @@ func (r *Recorder) every(ctx context.Context, interval time.Duration, name strin
 // beat tells the others that this instance lives, and hears of them.
 func (r *Recorder) beat(ctx context.Context) error {
 	return within(ctx, beatTimeout, func(ctx context.Context) error {
-		failing := r.cfg.Failing()
+		sets := r.cfg.KeySets()
+		var failing []uuid.UUID
+		for _, set := range sets {
+			if set.Err != nil {
+				failing = append(failing, set.Source)
+			}
+		}
 		others, err := dbgen.New().Beat(ctx, r.pool, dbgen.BeatParams{
 			ID: r.instance, Host: r.cfg.Host, Version: r.cfg.Version, Failing: append([]uuid.UUID{}, failing...), // nil would be NULL
 		})
-		if err == nil {
-			r.cfg.Heard(Fleet{Live: int(others.Live), Failing: slices.Concat(failing, others.Failing)})
+		if err != nil {
+			return err
 		}
-		return err
+		// This instance, and the others from their second beat on. One that crashes at its start, over and over, is
+		// another each time, and would have those that serve divide rates by all of them. So for one interval a new one
+		// is not counted, and more is let through.
+		r.cfg.Heard(int(others.Live))
+		r.tellOfKeySets(sets, slices.Concat(failing, others.Failing))
+		return nil
 	})
 }
 
@@ -239,7 +233,7 @@ func (r *Recorder) flush(ctx context.Context) error {
 
 // store stores a batch, unless it is stored. One with hours before yesterday, which nobody rolls up any more, rolls
 // them up in its own transaction: after an outage of days, or of this instance's connection alone.
-func (r *Recorder) store(ctx context.Context, now time.Time, b *quota.Batch) error {
+func (r *Recorder) store(ctx context.Context, now time.Time, b *Batch) error {
 	p := params(now, b)
 	oldest := now
 	for i := range b.Hours {
@@ -266,7 +260,7 @@ func (r *Recorder) store(ctx context.Context, now time.Time, b *quota.Batch) err
 }
 
 // raise tells of refusals that go on.
-func (r *Recorder) raise(now time.Time, b *quota.Batch) {
+func (r *Recorder) raise(now time.Time, b *Batch) {
 	r.limited.forget(now)
 	r.unenrolled.forget(now)
 	for i := range b.Hours {
@@ -292,7 +286,7 @@ func (r *Recorder) raise(now time.Time, b *quota.Batch) {
 }
 
 // params are a batch as rows of the tables usage and active_wallets.
-func params(now time.Time, b *quota.Batch) dbgen.StoreMeterBatchParams {
+func params(now time.Time, b *Batch) dbgen.StoreMeterBatchParams {
 	p := dbgen.StoreMeterBatchParams{Instance: b.Instance, Sequence: b.Sequence}
 	for i := range b.Hours {
 		h := &b.Hours[i]
@@ -316,7 +310,7 @@ func params(now time.Time, b *quota.Batch) dbgen.StoreMeterBatchParams {
 }
 
 // counted calls f for each count that is not zero, with the name that it has in the table usage.
-func counted(c *quota.Counts, f func(metric string, value int64)) {
+func counted(c *Counts, f func(metric string, value int64)) {
 	some := func(metric string, value int64) {
 		if value != 0 {
 			f(metric, value)
@@ -335,19 +329,13 @@ func counted(c *quota.Counts, f func(metric string, value int64)) {
 	some("new_wallets", c.Enrolled)
 }
 
-const (
-	operations = len(quota.Counts{}.Requests)
-	outcomes   = len(quota.Counts{}.Requests[0])
-	reasons    = len(quota.Counts{}.Refused)
-)
-
-// The names of metrics, by the indices of [quota.Counts]. They are made once: a batch has up to a million rows.
+// The names of metrics, by the indices of [Counts]. They are made once: a batch has up to a million rows.
 var requestMetrics, refusalMetrics = names()
 
-func names() (requests [operations][outcomes]string, refusals [reasons]string) {
+func names() (requests [operations][outcomes]string, refusals [quota.Reasons]string) {
 	for o := range requests {
 		for e := range requests[o] {
-			requests[o][e] = fmt.Sprintf("requests.%v.%v", quota.Operation(o), quota.Outcome(e))
+			requests[o][e] = fmt.Sprintf("requests.%v.%v", Operation(o), Outcome(e))
 		}
 	}
 	for r := range refusals {
@@ -359,15 +347,12 @@ func names() (requests [operations][outcomes]string, refusals [reasons]string) {
 // readTotals brings what every tenant has into memory.
 func (r *Recorder) readTotals(ctx context.Context) error {
 	return within(ctx, readTimeout, func(ctx context.Context) error {
-		rows, err := dbgen.New().Totals(ctx, r.pool)
+		all, err := r.reader.Totals(ctx)
 		if err != nil {
 			return err
 		}
-		all := make(map[uuid.UUID]Totals, len(rows))
-		for _, t := range rows {
-			all[t.TenantID] = Totals{Wallets: t.Wallets, Stores: t.Stores, Objects: t.Objects, Bytes: t.Bytes, Measured: t.MeasuredAt}
-		}
 		r.totals.Store(&all)
+		r.tellOfTenants()
 		return nil
 	})
 }

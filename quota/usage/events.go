@@ -1,4 +1,4 @@
-package record
+package usage
 
 import (
 	"context"
@@ -18,29 +18,29 @@ import (
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
 )
 
-// Kind is what an event is about.
-type Kind string
+// EventKind is what an event is about.
+type EventKind string
 
 // What has states, and what its subject and its states are. There is one more kind, keys_changed, which has none: what
 // proves who the wallets of a credential source are, its subject, is another. It is written with the change itself.
 const (
 	// StorageSoft: a store, by its wallet and name, or the tenant (no subject) is past the share of its ceiling at
 	// which people are to hear of it. States: Raised, OK.
-	StorageSoft Kind = "storage_soft"
+	StorageSoft EventKind = "storage_soft"
 
 	// StorageHard: the same past the ceiling itself.
-	StorageHard Kind = "storage_hard"
+	StorageHard EventKind = "storage_hard"
 
 	// RateLimited: more than ten calls a minute are refused for a rate, the subject, for three minutes, on any one
 	// instance. The recorder raises it, from what the meter counted, and ends it when there was none in this hour
 	// and the last.
-	RateLimited Kind = "rate_limited"
+	RateLimited EventKind = "rate_limited"
 
 	// EnrolmentRefused: a new wallet is, for the reason that is the subject. Raised and ended as RateLimited.
-	EnrolmentRefused Kind = "enrolment_refused"
+	EnrolmentRefused EventKind = "enrolment_refused"
 
 	// JWKSFailing: some instance cannot fetch keys from the URL of a credential source, by its name. States: Raised, OK.
-	JWKSFailing Kind = "jwks_failing"
+	JWKSFailing EventKind = "jwks_failing"
 )
 
 // States of most kinds. OK is also the state of what was never raised.
@@ -84,7 +84,7 @@ type states struct {
 
 type about struct {
 	tenant  uuid.UUID
-	kind    Kind
+	kind    EventKind
 	subject string
 }
 
@@ -110,15 +110,15 @@ func newEvents(pool *pgxpool.Pool, log *slog.Logger) *Events {
 	return e
 }
 
-// News is whether Raise of this state would tell anything, for those to whom a detail that nobody reads costs too much.
-func (e *Events) News(tenant uuid.UUID, kind Kind, subject, state string) bool {
+// news says whether Raise of this state would tell anything, so that nobody makes a detail that is not read.
+func (e *Events) news(tenant uuid.UUID, kind EventKind, subject, state string) bool {
 	return e != nil && e.states.Load().of(about{tenant, kind, subject}) != state
 }
 
 // Raise tells the state of a subject. One that it has already costs a look into a map; another is written, with the
 // detail, and is seen by the other instances' Raise within an interval.
-func (e *Events) Raise(tenant uuid.UUID, kind Kind, subject, state string, detail map[string]any) {
-	if e.News(tenant, kind, subject, state) {
+func (e *Events) Raise(tenant uuid.UUID, kind EventKind, subject, state string, detail map[string]any) {
+	if e.news(tenant, kind, subject, state) {
 		e.tell(event{about{tenant, kind, subject}, state, encode(detail)})
 	}
 }
@@ -235,7 +235,7 @@ func (e *Events) refresh(ctx context.Context) error {
 		}
 		next := states{read: make(map[about]string, len(rows)), since: map[about]string{}}
 		for _, s := range rows {
-			next.read[about{s.TenantID, Kind(s.Kind), s.Subject}] = s.State
+			next.read[about{s.TenantID, EventKind(s.Kind), s.Subject}] = s.State
 		}
 		e.mu.Lock()
 		defer e.mu.Unlock()

@@ -1,4 +1,4 @@
-package quota
+package usage
 
 import (
 	"bytes"
@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+
+	"github.com/vss-cloud/vss-cloud/quota"
 )
 
 // Operation is one of the contract's calls.
@@ -37,7 +39,7 @@ const (
 	Conflicted
 	Invalid         // what no state of the store would accept, and bodies that were cut
 	Unauthenticated // no wallet, or none that may call
-	Refused         // for a [Reason]
+	Refused         // for a [quota.Reason]
 	Failed          // our fault
 
 	outcomes = iota
@@ -50,11 +52,11 @@ func (o Outcome) String() string { return outcomeNames[o] }
 // Request is what the meter is told of a request when it has been answered.
 type Request struct {
 	Tenant    uuid.UUID
-	Wallet    Key // the zero Key where no credential verified
+	Wallet    quota.Key // the zero Key where no credential verified
 	Operation Operation
 	Outcome   Outcome
-	Reason    Reason // of a refusal
-	In, Out   int64  // bytes of the bodies
+	Reason    quota.Reason // of a refusal
+	In, Out   int64        // bytes of the bodies
 
 	// Known: the wallet wrote, or read something that is there, and so is active. Any key is a wallet that nobody has
 	// heard of.
@@ -66,7 +68,7 @@ type Request struct {
 // Counts are what a tenant did in an hour.
 type Counts struct {
 	Requests [operations][outcomes]int64
-	Refused  [reasons]int64
+	Refused  [quota.Reasons]int64
 	In, Out  int64 // bytes
 	Enrolled int64 // new wallets
 }
@@ -109,7 +111,7 @@ type Hour struct {
 type Active struct {
 	Tenant uuid.UUID
 	Day    time.Time // 00:00 UTC
-	Wallet Key
+	Wallet quota.Key
 }
 
 // MeterConfig bounds the memory of a [Meter]. The zero value is usable.
@@ -165,12 +167,12 @@ type hour struct {
 
 type active struct {
 	tenant uuid.UUID
-	wallet Key
+	wallet quota.Key
 	day    int32 // since 1970
 }
 
 type told struct {
-	wallet Key // which names its tenant too
+	wallet quota.Key // which names its tenant too
 	day    int32
 }
 
@@ -199,12 +201,12 @@ func NewMeter(cfg MeterConfig) *Meter {
 func (m *Meter) Record(at time.Time, r Request) {
 	seconds := at.Unix()
 	s := &m.shards[r.Wallet[0]%meterShards] // a key of a wallet is a hash
-	if r.Wallet == (Key{}) {
+	if r.Wallet == (quota.Key{}) {
 		s = &m.shards[rand.IntN(meterShards)]
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if r.Known && r.Wallet != (Key{}) {
+	if r.Known && r.Wallet != (quota.Key{}) {
 		s.see(active{r.Tenant, r.Wallet, int32(seconds / (24 * 60 * 60))}, m.wallets)
 	}
 	key := hour{r.Tenant, seconds / (60 * 60)}

@@ -1,4 +1,4 @@
-package tenants
+package usage
 
 import (
 	"context"
@@ -7,9 +7,17 @@ import (
 	"time"
 
 	"github.com/google/uuid"
+	"github.com/jackc/pgx/v5/pgxpool"
 
 	"github.com/vss-cloud/vss-cloud/db/dbgen"
+	"github.com/vss-cloud/vss-cloud/quota"
 )
+
+// Reader reads what instances recorded. It is safe for concurrent use.
+type Reader struct{ pool *pgxpool.Pool }
+
+// NewReader makes a reader over the pool, of any role that may read usage.
+func NewReader(pool *pgxpool.Pool) *Reader { return &Reader{pool} }
 
 // Totals are what a tenant's wallets have, as last measured: they lag.
 type Totals struct {
@@ -21,8 +29,8 @@ type Totals struct {
 }
 
 // Totals are those of all tenants that were measured, by id.
-func (s *Service) Totals(ctx context.Context) (map[uuid.UUID]Totals, error) {
-	rows, err := dbgen.New().Totals(ctx, s.pool)
+func (r *Reader) Totals(ctx context.Context) (map[uuid.UUID]Totals, error) {
+	rows, err := dbgen.New().Totals(ctx, r.pool)
 	if err != nil {
 		return nil, err
 	}
@@ -64,16 +72,12 @@ type Metered struct {
 }
 
 // Usage is what a tenant did from the hour, day or month on that since is in, the first first. What happened in the
-// last seconds may be missing. It fails with [ErrNotFound] or an [*InvalidError].
-func (s *Service) Usage(ctx context.Context, slug string, by Grain, since time.Time) ([]Metered, error) {
+// last seconds may be missing. It fails with a [*quota.InvalidError].
+func (r *Reader) Usage(ctx context.Context, tenant uuid.UUID, by Grain, since time.Time) ([]Metered, error) {
 	if by != ByHour && by != ByDay && by != ByMonth {
-		return nil, &InvalidError{"by", fmt.Sprintf("must be %s, %s or %s", ByHour, ByDay, ByMonth)}
+		return nil, &quota.InvalidError{Field: "by", Reason: fmt.Sprintf("must be %s, %s or %s", ByHour, ByDay, ByMonth)}
 	}
-	t, err := s.Get(ctx, slug)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := dbgen.New().UsageSince(ctx, s.pool, dbgen.UsageSinceParams{TenantID: t.ID, Grain: string(by), Since: by.start(since)})
+	rows, err := dbgen.New().UsageSince(ctx, r.pool, dbgen.UsageSinceParams{TenantID: tenant, Grain: string(by), Since: by.start(since)})
 	if err != nil {
 		return nil, err
 	}
@@ -94,13 +98,9 @@ type Event struct {
 	At      time.Time
 }
 
-// Events are at most so many of a tenant's, the last first. It fails with [ErrNotFound].
-func (s *Service) Events(ctx context.Context, slug string, most int32) ([]Event, error) {
-	t, err := s.Get(ctx, slug)
-	if err != nil {
-		return nil, err
-	}
-	rows, err := dbgen.New().Events(ctx, s.pool, dbgen.EventsParams{TenantID: t.ID, Most: max(most, 0)})
+// Events are at most so many of a tenant's, the last first.
+func (r *Reader) Events(ctx context.Context, tenant uuid.UUID, most int32) ([]Event, error) {
+	rows, err := dbgen.New().Events(ctx, r.pool, dbgen.EventsParams{TenantID: tenant, Most: max(most, 0)})
 	if err != nil {
 		return nil, err
 	}
@@ -123,8 +123,8 @@ type Instance struct {
 }
 
 // Instances are those of the last day that run, or ended without saying so, the oldest first.
-func (s *Service) Instances(ctx context.Context) ([]Instance, error) {
-	rows, err := dbgen.New().Instances(ctx, s.pool)
+func (r *Reader) Instances(ctx context.Context) ([]Instance, error) {
+	rows, err := dbgen.New().Instances(ctx, r.pool)
 	if err != nil {
 		return nil, err
 	}

@@ -1,6 +1,7 @@
-package quota
+package usage
 
 import (
+	"encoding/binary"
 	"math/rand/v2"
 	"reflect"
 	"sync"
@@ -9,6 +10,8 @@ import (
 	"unsafe"
 
 	"github.com/google/uuid"
+
+	"github.com/vss-cloud/vss-cloud/quota"
 )
 
 // books is a database as far as the meter's is one: what was stored, and the last number of each instance.
@@ -93,10 +96,10 @@ func TestCountsAreExactWhateverBecomesOfAFlush(t *testing.T) {
 				wallet := r.IntN(2000)
 				req := Request{
 					Tenant: customer(wallet % 7), Wallet: nth(wallet), Operation: Operation(r.IntN(operations)), Outcome: Outcome(r.IntN(outcomes)),
-					Reason: Reason(r.IntN(reasons)), In: r.Int64N(1000), Out: r.Int64N(1000), Known: wallet%3 > 0, Enrolled: r.IntN(100) == 0,
+					Reason: quota.Reason(r.IntN(quota.Reasons)), In: r.Int64N(1000), Out: r.Int64N(1000), Known: wallet%3 > 0, Enrolled: r.IntN(100) == 0,
 				}
 				if wallet == 0 {
-					req.Wallet = Key{}
+					req.Wallet = quota.Key{}
 				}
 				at := noon.Add(time.Duration(r.Int64N(int64(72 * time.Hour))))
 				m.Record(at, req)
@@ -222,7 +225,7 @@ func TestTheMetersMemoryIsBoundedAndWhatItLosesIsSaid(t *testing.T) {
 	}
 
 	// Those beyond it are counted when they come again.
-	seen := map[Key]bool{}
+	seen := map[quota.Key]bool{}
 	for range 10 {
 		for _, a := range b.Active {
 			seen[a.Wallet] = true
@@ -246,7 +249,7 @@ func TestTheMetersMemoryIsBoundedAndWhatItLosesIsSaid(t *testing.T) {
 func BenchmarkRecord(b *testing.B) {
 	const wallets = 100_000
 	m := NewMeter(MeterConfig{})
-	known := make([]Key, wallets)
+	known := make([]quota.Key, wallets)
 	for n := range known {
 		known[n] = nth(n)
 		m.Record(noon, Request{Tenant: acme, Wallet: known[n], Known: true})
@@ -267,7 +270,7 @@ func BenchmarkRecord(b *testing.B) {
 // What a tenant of a million wallets costs, each of which is active three times, in batches of 100,000 requests.
 func BenchmarkAMillionActiveWallets(b *testing.B) {
 	const wallets = 1_000_000
-	all := make([]Key, wallets)
+	all := make([]quota.Key, wallets)
 	for n := range all {
 		all[n] = nth(n)
 	}
@@ -289,4 +292,17 @@ func BenchmarkAMillionActiveWallets(b *testing.B) {
 	}
 	b.ReportMetric(float64(b.Elapsed().Nanoseconds())/float64(3*wallets*b.N), "ns/request")
 	b.ReportMetric(float64(rows)/float64(wallets*b.N), "rows/wallet")
+}
+
+var acme = customer(1)
+
+// customer is the n-th tenant.
+func customer(n int) uuid.UUID { return uuid.UUID{15: byte(n), 14: byte(n >> 8), 0: 1} }
+
+// nth is a key like those of wallets.
+func nth(n int) (k quota.Key) {
+	r := rand.NewPCG(uint64(n), 1)
+	binary.LittleEndian.PutUint64(k[:], r.Uint64())
+	binary.LittleEndian.PutUint64(k[8:], r.Uint64())
+	return k
 }

@@ -1,4 +1,4 @@
-package record
+package usage
 
 import (
 	"context"
@@ -17,7 +17,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/quota"
 )
 
-func (d *database) tenant(t *testing.T, slug string) (id uuid.UUID) {
+func (d *database) tenant(t testing.TB, slug string) (id uuid.UUID) {
 	t.Helper()
 	return query[uuid.UUID](t, d, "INSERT INTO tenants (slug, name) VALUES ($1, 'T') RETURNING id", slug)
 }
@@ -125,11 +125,11 @@ func TestAStateThatStaysCostsNoStatement(t *testing.T) {
 func TestAStateThatStaysCostsNoMemory(t *testing.T) {
 	e := newTestEvents(nil)
 	raise := func() { e.Raise(uuid.UUID{1}, StorageSoft, "s", Raised, nil) }
-	if !e.News(uuid.UUID{1}, StorageSoft, "s", Raised) || e.News(uuid.UUID{1}, StorageSoft, "s", OK) {
+	if !e.news(uuid.UUID{1}, StorageSoft, "s", Raised) || e.news(uuid.UUID{1}, StorageSoft, "s", OK) {
 		t.Error("what was never raised is OK, and that is no news")
 	}
 	raise()
-	if e.News(uuid.UUID{1}, StorageSoft, "s", Raised) || !e.News(uuid.UUID{1}, StorageSoft, "s", OK) {
+	if e.news(uuid.UUID{1}, StorageSoft, "s", Raised) || !e.news(uuid.UUID{1}, StorageSoft, "s", OK) {
 		t.Error("what was raised is no news, and its end is")
 	}
 	if n := testing.AllocsPerRun(100, raise); n != 0 || len(e.queue) != 1 {
@@ -232,12 +232,12 @@ func TestRefusalsThatGoOnRaiseOneEventAndItEndsWithThem(t *testing.T) {
 	d := newDatabase(t)
 	tenant := d.tenant(t, "a")
 	now := time.Date(2031, 6, 1, 12, 0, 0, 0, time.UTC)
-	r, meter := newRecorder(open(t, d.url), Config{Now: func() time.Time { return now }})
+	r, meter := newRecorder(open(t, d.url), RecorderConfig{Now: func() time.Time { return now }})
 	d.store(t, tenant, uuid.New(), 1, 1)
 	refuse := func(n int, reason quota.Reason) {
 		t.Helper()
 		for range n {
-			meter.Record(now, quota.Request{Tenant: tenant, Outcome: quota.Refused, Reason: reason})
+			meter.Record(now, Request{Tenant: tenant, Outcome: Refused, Reason: reason})
 		}
 		flushed(t, r)
 		settled(t, r.events)
@@ -325,7 +325,7 @@ func TestAKnownStateIsReadWhileOthersAreRaised(t *testing.T) {
 	d := newDatabase(t)
 	tenant := d.tenant(t, "a")
 	pool := open(t, d.url)
-	r, _ := newRecorder(pool, Config{Interval: 20 * time.Millisecond})
+	r, _ := newRecorder(pool, RecorderConfig{Interval: 20 * time.Millisecond})
 	stop := start(r)
 	var callers sync.WaitGroup
 	for i := range 4 {

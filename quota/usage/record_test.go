@@ -1,4 +1,4 @@
-package record
+package usage
 
 import (
 	"context"
@@ -62,12 +62,12 @@ func query[T any](t testing.TB, d *database, statement string, args ...any) T {
 }
 
 // newRecorder makes an instance, and its meter.
-func newRecorder(pool *pgxpool.Pool, cfg Config) (*Recorder, *quota.Meter) {
-	cfg.Meter = quota.NewMeter(quota.MeterConfig{})
+func newRecorder(pool *pgxpool.Pool, cfg RecorderConfig) (*Recorder, *Meter) {
+	cfg.Meter = NewMeter(MeterConfig{})
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
-	return New(pool, cfg), cfg.Meter
+	return NewRecorder(pool, cfg), cfg.Meter
 }
 
 // start runs it until the function that it returns is called, which waits for its end.
@@ -91,13 +91,13 @@ func eventually(t *testing.T, what string, holds func() bool) {
 func TestWhatTheMeterCountedIsInTheTableAfterAFlush(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	r, meter := newRecorder(open(t, d.url), Config{})
+	r, meter := newRecorder(open(t, d.url), RecorderConfig{})
 	at := time.Date(2031, 5, 31, 23, 59, 0, 0, time.UTC)
 	tenant := uuid.New()
 	for range 3 {
-		meter.Record(at, quota.Request{Tenant: tenant, Wallet: quota.Key{1}, Operation: quota.PutObjects, Known: true, In: 5, Out: 7})
+		meter.Record(at, Request{Tenant: tenant, Wallet: quota.Key{1}, Operation: PutObjects, Known: true, In: 5, Out: 7})
 	}
-	meter.Record(at, quota.Request{Tenant: tenant, Wallet: quota.Key{2}, Operation: quota.PutObjects, Outcome: quota.Refused, Reason: quota.WalletRate, Enrolled: true})
+	meter.Record(at, Request{Tenant: tenant, Wallet: quota.Key{2}, Operation: PutObjects, Outcome: Refused, Reason: quota.WalletRate, Enrolled: true})
 	if err := r.flush(t.Context()); err != nil {
 		t.Fatal(err)
 	}

@@ -1,4 +1,4 @@
-package record
+package usage
 
 import (
 	"crypto/sha256"
@@ -21,9 +21,9 @@ func wallet(i int) quota.Key {
 // activate has the wallets from..to-1 active at this time, and returns what a flush of them takes.
 func activate(b *testing.B, r *Recorder, at time.Time, from, to int) time.Duration {
 	b.Helper()
-	r.cfg.Meter = quota.NewMeter(quota.MeterConfig{Wallets: 1 << 19}) // shards are not filled evenly
+	r.cfg.Meter = NewMeter(MeterConfig{Wallets: 1 << 19}) // shards are not filled evenly
 	for i := from; i < to; i++ {
-		r.cfg.Meter.Record(at, quota.Request{Tenant: uuid.UUID{1}, Wallet: wallet(i), Known: true, In: 1, Out: 1})
+		r.cfg.Meter.Record(at, Request{Tenant: uuid.UUID{1}, Wallet: wallet(i), Known: true, In: 1, Out: 1})
 	}
 	if n := len(r.cfg.Meter.Take().Active); n != to-from {
 		b.Fatalf("%d wallets are active, want %d", n, to-from)
@@ -38,7 +38,7 @@ func activate(b *testing.B, r *Recorder, at time.Time, from, to int) time.Durati
 // A flush of 100,000 active wallets: their first of the month, of a day, and the second on a day.
 func BenchmarkFlush(b *testing.B) {
 	d := newDatabase(b)
-	r, _ := newRecorder(open(b, d.url), Config{Now: func() time.Time { return time.Date(2031, 1, 1, 0, 0, 0, 0, time.UTC) }})
+	r, _ := newRecorder(open(b, d.url), RecorderConfig{Now: func() time.Time { return time.Date(2031, 1, 1, 0, 0, 0, 0, time.UTC) }})
 	const wallets = 100_000
 	for i := 0; b.Loop(); i++ {
 		at := time.Date(2031, time.Month(1+i), 1, 12, 0, 0, 0, time.UTC)
@@ -53,7 +53,7 @@ func BenchmarkMonthOfAMillionWallets(b *testing.B) {
 	for b.Loop() {
 		d := newDatabase(b)
 		at := time.Date(2031, 1, 1, 12, 0, 0, 0, time.UTC)
-		r, _ := newRecorder(open(b, d.url), Config{Now: func() time.Time { return at }})
+		r, _ := newRecorder(open(b, d.url), RecorderConfig{Now: func() time.Time { return at }})
 		const wallets, batch = 1_000_000, 1 << 18
 		size := func(when string) {
 			b.Helper()

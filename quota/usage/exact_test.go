@@ -1,4 +1,4 @@
-package record
+package usage
 
 import (
 	"fmt"
@@ -45,7 +45,7 @@ func newRecount() *recount {
 	return &recount{counts: map[string]int64{}, active: map[string]struct{}{}}
 }
 
-func (c *recount) add(at time.Time, q quota.Request) {
+func (c *recount) add(at time.Time, q Request) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	some := func(metric string, n int64) {
@@ -54,7 +54,7 @@ func (c *recount) add(at time.Time, q quota.Request) {
 		}
 	}
 	some(fmt.Sprint("requests.", q.Operation, ".", q.Outcome), 1)
-	if q.Outcome == quota.Refused {
+	if q.Outcome == Refused {
 		some(fmt.Sprint("refused.", q.Reason), 1)
 	}
 	some("bytes_in", q.In)
@@ -122,15 +122,15 @@ func TestABrokenCommitCountsEachRequestOnce(t *testing.T) {
 	now := time.Date(2031, 6, 2, 3, 0, 0, 0, time.UTC)
 	var instances sync.WaitGroup
 	for i := range uint64(2) {
-		r, meter := newRecorder(open(t, flaky(t, d)), Config{Now: func() time.Time { return now }})
+		r, meter := newRecorder(open(t, flaky(t, d)), RecorderConfig{Now: func() time.Time { return now }})
 		instances.Go(func() {
 			random := rand.New(rand.NewPCG(i, 0))
 			for range 30 {
 				for range random.IntN(300) {
 					tenant := random.IntN(3)
-					q := quota.Request{
+					q := Request{
 						Tenant: tenants[tenant], Wallet: quota.Key{byte(random.IntN(200)), byte(tenant + 1)}, // names its tenant
-						Operation: quota.Operation(random.IntN(4)), Outcome: quota.Outcome(random.IntN(7)), Reason: quota.Reason(random.IntN(10)),
+						Operation: Operation(random.IntN(4)), Outcome: Outcome(random.IntN(7)), Reason: quota.Reason(random.IntN(10)),
 						In: random.Int64N(3), Out: random.Int64N(1 << 40), Known: random.IntN(3) > 0, Enrolled: random.IntN(50) == 0,
 					}
 					at := now.Add(-time.Duration(random.Int64N(int64(50 * time.Hour))))
@@ -159,12 +159,12 @@ func TestFlushesAtOnceOfTheSameRowsDoNotDeadlock(t *testing.T) {
 	now := time.Date(2031, 6, 1, 0, 0, 30, 0, time.UTC)
 	var instances sync.WaitGroup
 	for range 4 {
-		r, meter := newRecorder(open(t, d.url), Config{Now: func() time.Time { return now }})
+		r, meter := newRecorder(open(t, d.url), RecorderConfig{Now: func() time.Time { return now }})
 		instances.Go(func() {
 			for round := range 10 {
 				for i := range 2000 {
 					w := quota.Key{byte(i), byte(i >> 8), byte(round), 1}
-					meter.Record(now.Add(-time.Minute*time.Duration(i%2)), quota.Request{Tenant: tenants[i%50], Wallet: w, Known: true})
+					meter.Record(now.Add(-time.Minute*time.Duration(i%2)), Request{Tenant: tenants[i%50], Wallet: w, Known: true})
 				}
 				if err := r.flush(t.Context()); err != nil {
 					t.Error(err)
@@ -188,9 +188,9 @@ func TestACrashLosesNoMoreThanWasCountedSinceTheLastFlush(t *testing.T) {
 	now := time.Date(2031, 6, 1, 12, 0, 0, 0, time.UTC)
 	want := newRecount()
 	for life := range 5 { // each ends without notice
-		r, meter := newRecorder(pool, Config{Now: func() time.Time { return now }})
+		r, meter := newRecorder(pool, RecorderConfig{Now: func() time.Time { return now }})
 		for i := range 10 {
-			q := quota.Request{Tenant: uuid.UUID{1}, Wallet: quota.Key{byte(i), 1}, Known: true, In: int64(life)}
+			q := Request{Tenant: uuid.UUID{1}, Wallet: quota.Key{byte(i), 1}, Known: true, In: int64(life)}
 			meter.Record(now, q)
 			if i < 8 {
 				want.add(now, q)
@@ -208,13 +208,13 @@ func TestACrashLosesNoMoreThanWasCountedSinceTheLastFlush(t *testing.T) {
 func TestWhatWasCountedIsStoredWhenTheRecorderEnds(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	r, meter := newRecorder(open(t, d.url), Config{Interval: time.Hour})
+	r, meter := newRecorder(open(t, d.url), RecorderConfig{Interval: time.Hour})
 	stop := start(r)
 	eventually(t, "it runs", func() bool { return query[int](t, d, "SELECT count(*) FROM instances") == 1 })
 	want := newRecount()
 	now := time.Now()
 	for i := range 100 {
-		q := quota.Request{Tenant: uuid.UUID{1}, Wallet: quota.Key{byte(i), 1}, Known: true, In: 1}
+		q := Request{Tenant: uuid.UUID{1}, Wallet: quota.Key{byte(i), 1}, Known: true, In: 1}
 		meter.Record(now, q)
 		want.add(now, q)
 	}
@@ -234,17 +234,17 @@ func TestActiveWalletsOfDaysAndMonthsAreExact(t *testing.T) {
 	clock := func() time.Time { return now }
 	type instance struct {
 		*Recorder
-		meter *quota.Meter
+		meter *Meter
 	}
 	var instances []instance
 	for range 2 {
-		r, meter := newRecorder(open(t, d.url), Config{Now: clock})
+		r, meter := newRecorder(open(t, d.url), RecorderConfig{Now: clock})
 		instances = append(instances, instance{r, meter})
 	}
 	want := newRecount()
 	for end := time.Date(2031, 3, 6, 2, 0, 0, 0, time.UTC); now.Before(end); now = now.Add(time.Hour) {
 		for range 20 {
-			q := quota.Request{Tenant: uuid.UUID{1}, Wallet: quota.Key{byte(random.IntN(60)), 1}, Known: random.IntN(8) > 0}
+			q := Request{Tenant: uuid.UUID{1}, Wallet: quota.Key{byte(random.IntN(60)), 1}, Known: random.IntN(8) > 0}
 			at := now.Add(-time.Duration(random.Int64N(int64(time.Hour))))
 			instances[random.IntN(2)].meter.Record(at, q)
 			if q.Known {
@@ -277,11 +277,11 @@ func TestAWalletThatIsReportedTooLateIsNotCountedTwice(t *testing.T) {
 	d := newDatabase(t)
 	now := time.Date(2031, 2, 28, 12, 0, 0, 0, time.UTC)
 	clock := func() time.Time { return now }
-	a, ofA := newRecorder(open(t, d.url), Config{Now: clock})
-	b, ofB := newRecorder(open(t, d.url), Config{Now: clock})
+	a, ofA := newRecorder(open(t, d.url), RecorderConfig{Now: clock})
+	b, ofB := newRecorder(open(t, d.url), RecorderConfig{Now: clock})
 	want := newRecount()
-	q := quota.Request{Tenant: uuid.UUID{1}, Wallet: quota.Key{1}, Known: true}
-	for _, m := range []*quota.Meter{ofA, ofB} {
+	q := Request{Tenant: uuid.UUID{1}, Wallet: quota.Key{1}, Known: true}
+	for _, m := range []*Meter{ofA, ofB} {
 		m.Record(now, q)
 		want.add(now, q)
 	}

@@ -1,4 +1,4 @@
-package record
+package usage
 
 import (
 	"fmt"
@@ -13,7 +13,6 @@ import (
 	"github.com/jackc/pgx/v5"
 
 	"github.com/vss-cloud/vss-cloud/db/dbtest"
-	"github.com/vss-cloud/vss-cloud/quota"
 )
 
 // store makes a store of a wallet that becomes the tenant's.
@@ -40,7 +39,7 @@ func maintained(t *testing.T, d *database, r *Recorder) {
 func TestTotalsAreThoseOfAllWalletsAndAreInMemory(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
-	r, _ := newRecorder(open(t, d.url), Config{})
+	r, _ := newRecorder(open(t, d.url), RecorderConfig{})
 	acme, globex := uuid.New(), uuid.New()
 	want := map[uuid.UUID]Totals{}
 	for i := range 200 {
@@ -77,7 +76,7 @@ func TestTotalsAreThoseOfAllWalletsAndAreInMemory(t *testing.T) {
 	}
 	for tenant, want := range want {
 		got, known := r.Totals(tenant)
-		if got.Measured = (time.Time{}); !known || got != want {
+		if got.MeasuredAt = (time.Time{}); !known || got != want {
 			t.Errorf("got %+v, want %+v", got, want)
 		}
 	}
@@ -130,7 +129,7 @@ func TestByteHoursOfADayAndAMonthAreTheSumOfTheHoursSamples(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	now := time.Date(2031, 2, 27, 0, 3, 0, 0, time.UTC)
-	r, _ := newRecorder(open(t, d.url), Config{Now: func() time.Time { return now }})
+	r, _ := newRecorder(open(t, d.url), RecorderConfig{Now: func() time.Time { return now }})
 	tenant, wallet := uuid.New(), uuid.New()
 	d.store(t, tenant, wallet, 3, 1000)
 	want := map[string]int64{}
@@ -165,11 +164,11 @@ func TestRollUpsAreTheSumsOfTheirHoursAndCanBeRepeated(t *testing.T) {
 	now := time.Date(2031, 1, 27, 0, 0, 0, 0, time.UTC)
 	clock := func() time.Time { return now }
 	pool := open(t, d.url)
-	on, _ := newRecorder(pool, Config{Now: clock})
+	on, _ := newRecorder(pool, RecorderConfig{Now: clock})
 	var instances []*Recorder
-	var meters []*quota.Meter
+	var meters []*Meter
 	for range 2 {
-		r, m := newRecorder(pool, Config{Now: clock})
+		r, m := newRecorder(pool, RecorderConfig{Now: clock})
 		instances, meters = append(instances, r), append(meters, m)
 	}
 	d.store(t, uuid.New(), uuid.New(), 1, 1)
@@ -177,7 +176,7 @@ func TestRollUpsAreTheSumsOfTheirHoursAndCanBeRepeated(t *testing.T) {
 	for range 12 * 24 / 3 {
 		for range 20 {
 			meters[random.IntN(2)].Record(now.Add(-time.Duration(random.Int64N(int64(3*time.Hour)))),
-				quota.Request{Tenant: uuid.UUID{byte(random.IntN(3) + 1)}, Operation: quota.Operation(random.IntN(4)), In: 1, Out: 5})
+				Request{Tenant: uuid.UUID{byte(random.IntN(3) + 1)}, Operation: Operation(random.IntN(4)), In: 1, Out: 5})
 		}
 		if random.IntN(6) == 0 {
 			flushed(t, instances[0])
@@ -210,10 +209,10 @@ func TestADayIsRolledUpHoweverLongNobodyMaintained(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	now := time.Date(2031, 1, 27, 22, 0, 0, 0, time.UTC)
-	r, meter := newRecorder(open(t, d.url), Config{Now: func() time.Time { return now }})
+	r, meter := newRecorder(open(t, d.url), RecorderConfig{Now: func() time.Time { return now }})
 	d.store(t, uuid.New(), uuid.New(), 1, 1)
 	maintained(t, d, r)
-	meter.Record(now, quota.Request{Tenant: uuid.UUID{1}})
+	meter.Record(now, Request{Tenant: uuid.UUID{1}})
 	flushed(t, r)
 	now = now.AddDate(0, 0, 20)
 	maintained(t, d, r)
@@ -226,7 +225,7 @@ func TestPruningTakesWhatIsTooOldAndLeavesTheRest(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	now := time.Date(2031, 6, 2, 5, 0, 0, 0, time.UTC)
-	r, _ := newRecorder(open(t, d.url), Config{Now: func() time.Time { return now }})
+	r, _ := newRecorder(open(t, d.url), RecorderConfig{Now: func() time.Time { return now }})
 	d.store(t, uuid.New(), uuid.New(), 1, 1)
 	d.sql(t, `INSERT INTO usage (tenant_id, grain, start, metric, value)
 		SELECT md5(t::text)::uuid, grain, '2031-06-02 05:00Z'::timestamptz - h * interval '6 hours', 'old', 1
@@ -262,7 +261,7 @@ func TestEventsAndStatesThatAreOverGoAfter400Days(t *testing.T) {
 	t.Parallel()
 	d := newDatabase(t)
 	tenant := d.tenant(t, "a")
-	r, _ := newRecorder(open(t, d.url), Config{})
+	r, _ := newRecorder(open(t, d.url), RecorderConfig{})
 	// One on each of the last 500, and more than two pieces that are older.
 	d.sql(t, `INSERT INTO events (tenant_id, kind, subject, state, at)
 		SELECT $1, 'storage_soft', 's', 'raised', at FROM (
@@ -303,7 +302,7 @@ func TestPruningIsDoneInPieces(t *testing.T) {
 			pieces.Add(1)
 		}
 	})
-	r, _ := newRecorder(open(t, proxy.URL()), Config{})
+	r, _ := newRecorder(open(t, proxy.URL()), RecorderConfig{})
 	d.sql(t, "INSERT INTO usage SELECT gen_random_uuid(), 'hour', now() - interval '100 days', 'old', 1 FROM generate_series(1, $1)", 3*piece+1)
 	if _, err := r.prune(t.Context(), time.Now()); err != nil {
 		t.Fatal(err)
@@ -319,8 +318,8 @@ func TestAMeasureIsOneSnapshotAndHoldsUpNothing(t *testing.T) {
 	d := newDatabase(t)
 	d.store(t, uuid.New(), uuid.New(), 1, 1)
 	proxy, others := dbtest.NewProxy(t, d.url), dbtest.NewProxy(t, d.url)
-	r, _ := newRecorder(open(t, proxy.URL()), Config{})
-	other, _ := newRecorder(open(t, others.URL()), Config{})
+	r, _ := newRecorder(open(t, proxy.URL()), RecorderConfig{})
+	other, _ := newRecorder(open(t, others.URL()), RecorderConfig{})
 	var slices, maintained atomic.Int32
 	const held = `SELECT coalesce(string_agg(DISTINCT l.relation::regclass::text, ' '), '') || count(a.backend_xmin) || count(a.backend_xid)
 		  FROM pg_stat_activity a JOIN pg_locks l USING (pid) WHERE a.datname = current_database() AND a.state = 'idle in transaction'`
@@ -376,11 +375,11 @@ func TestAMeasureThatBreaksOffLeavesItsLockToOthers(t *testing.T) {
 		}
 		return dbtest.Pass
 	})
-	r, _ := newRecorder(open(t, proxy.URL()), Config{})
+	r, _ := newRecorder(open(t, proxy.URL()), RecorderConfig{})
 	if err := r.maintain(t.Context()); err == nil {
 		t.Error("it did not break off")
 	}
-	other, _ := newRecorder(open(t, d.url), Config{})
+	other, _ := newRecorder(open(t, d.url), RecorderConfig{})
 	eventually(t, "another measures", func() bool {
 		if err := other.maintain(t.Context()); err != nil {
 			t.Fatal(err)
@@ -394,7 +393,7 @@ func TestOneInstanceMaintainsWhileTheOthersGoOn(t *testing.T) {
 	d := newDatabase(t)
 	pool := open(t, d.url)
 	d.store(t, uuid.New(), uuid.New(), 1, 1)
-	r, meter := newRecorder(pool, Config{})
+	r, meter := newRecorder(pool, RecorderConfig{})
 	tx, err := d.owner.Begin(t.Context())
 	if err != nil {
 		t.Fatal(err)
@@ -402,7 +401,7 @@ func TestOneInstanceMaintainsWhileTheOthersGoOn(t *testing.T) {
 	if _, err := tx.Exec(t.Context(), "SELECT pg_advisory_xact_lock(hashtextextended('vss-cloud usage', 0))"); err != nil {
 		t.Fatal(err)
 	}
-	meter.Record(time.Now(), quota.Request{Tenant: uuid.UUID{1}})
+	meter.Record(time.Now(), Request{Tenant: uuid.UUID{1}})
 	if err := r.maintain(t.Context()); err != nil {
 		t.Error(err)
 	}
@@ -418,7 +417,7 @@ func TestOneInstanceMaintainsWhileTheOthersGoOn(t *testing.T) {
 	// Any number at once ends well.
 	var instances sync.WaitGroup
 	for range 4 {
-		r, _ := newRecorder(pool, Config{})
+		r, _ := newRecorder(pool, RecorderConfig{})
 		instances.Go(func() {
 			if err := r.maintain(t.Context()); err != nil {
 				t.Error(err)
