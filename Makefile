@@ -10,6 +10,8 @@ GO_TEST   ?= go test
 FUZZTIME  ?= 30s
 ARGS      ?=
 OLDEST_PG := 15
+# Where the user postgres gets in, whom the failovers run as.
+PATRONI   ?= /var/lib/vss-cloud/patroni
 
 # Folders of generated code and its sources.
 GENERATED := api/vsspb db
@@ -70,6 +72,11 @@ interop: ## The released Rust clients against a server of this tree
 torture: ## Faults under load, judged by a model of the contract (SEED= and ROUND= replay; LONG=1: 100 crashes, 1e6 operations, long fuzzing)
 	go -C tools/torture run . --root $(CURDIR) $(if $(SEED),--seed $(SEED)) $(if $(ROUND),--round $(ROUND)) $(if $(LONG),--operations 1000000 --crashes 100 --stores 16)
 	$(if $(LONG),@$(MAKE) --no-print-directory fuzz FUZZTIME=10m)
+
+.PHONY: torture-failover
+torture-failover: ## The primary changes under load, by Patroni of the distribution and the newest (ten minutes, Debian 12, root)
+	tools/torture/failover/install.sh $(PATRONI)
+	go -C tools/torture run . failover --root $(CURDIR) --newer $(PATRONI)/bin/patroni $(ARGS)
 
 .PHONY: fuzz
 fuzz: ## Each fuzz target for FUZZTIME (30s)

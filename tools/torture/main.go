@@ -8,9 +8,11 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"os/signal"
 	"path/filepath"
 	"slices"
+	"strings"
 	"syscall"
 	"time"
 
@@ -18,6 +20,7 @@ import (
 
 	"github.com/vss-cloud/vss-cloud/tools/torture/campaign"
 	"github.com/vss-cloud/vss-cloud/tools/torture/durability"
+	"github.com/vss-cloud/vss-cloud/tools/torture/failover"
 	"github.com/vss-cloud/vss-cloud/tools/torture/history"
 	"github.com/vss-cloud/vss-cloud/tools/torture/hostile"
 	"github.com/vss-cloud/vss-cloud/tools/torture/isolation"
@@ -30,8 +33,9 @@ import (
 )
 
 type flags struct {
-	Run   runCmd   `cmd:"" default:"withargs" help:"Torture the platform (the default)."`
-	Check checkCmd `cmd:"" help:"Judge a history that was kept."`
+	Run      runCmd      `cmd:"" default:"withargs" help:"Torture the platform (the default)."`
+	Failover failoverCmd `cmd:"" help:"Change the primary of a cluster under load (make torture-failover)."`
+	Check    checkCmd    `cmd:"" help:"Judge a history that was kept."`
 }
 
 type runCmd struct {
@@ -44,6 +48,15 @@ type runCmd struct {
 	Stores     int      `default:"6" help:"Stores under test at a time (${default})."`
 	Operations int      `help:"Go on until there were so many operations."`
 	Crashes    int      `help:"Go on until there were so many crashes."`
+}
+
+type failoverCmd struct {
+	Root  string   `default:"." placeholder:"DIR" help:"The checkout whose API is tested."`
+	Newer string   `required:"" placeholder:"FILE" help:"The newest Patroni, beside that of the distribution."`
+	Only  []string `help:"Only the faults whose names have this in them."`
+	With  []string `default:"distribution,newest" help:"Which Patroni (${default})."`
+	Teeth bool     `help:"Build the API without its fence: then something must be found."`
+	Out   string   `placeholder:"DIR" help:"Where the histories of failures are kept (bin/torture of the checkout)."`
 }
 
 type checkCmd struct {
@@ -132,6 +145,59 @@ func (f runCmd) Run(ctx context.Context) error {
 	err = errors.Join(err, run.database.Stop(stopping))
 	if !r.Close() && err == nil {
 		err = errFound
+	}
+	return err
+}
+
+// Run makes failovers.
+func (f failoverCmd) Run(ctx context.Context) error {
+	if f.Out == "" {
+		f.Out = filepath.Join(f.Root, "bin", "torture")
+	}
+	if err := os.MkdirAll(f.Out, 0o755); err != nil {
+		return err
+	}
+	dir, err := os.MkdirTemp("", "vss-failover-")
+	if err != nil {
+		return err
+	}
+	if err := os.Chmod(dir, 0o755); err != nil { // PostgreSQL runs as somebody else
+		return err
+	}
+	r := report.New(os.Stdout, 0)
+	binary := filepath.Join(dir, "vss-api")
+	var flags []string
+	if f.Teeth {
+		flags = []string{"-ldflags=-X github.com/vss-cloud/vss-cloud/db.unfenced=1"}
+	}
+	if err := platform.Build(ctx, f.Root, binary, false, flags...); err != nil {
+		return err
+	}
+	var errs []error
+	for _, with := range f.With {
+		patroni := "/usr/bin/patroni"
+		if with == "newest" {
+			patroni = f.Newer
+		}
+		version, err := exec.CommandContext(ctx, patroni, "--version").Output()
+		if err != nil {
+			return fmt.Errorf("%s: %w", patroni, err)
+		}
+		errs = append(errs, failover.Run(ctx, failover.Config{
+			Root: f.Root, Binary: binary, Dir: filepath.Join(dir, with), Patroni: patroni, Only: f.Only, Teeth: f.Teeth, Out: f.Out, Report: r,
+			Name: strings.TrimSpace(strings.TrimPrefix(string(version), "patroni ")),
+		}))
+	}
+	passed := r.Close()
+	err = errors.Join(errs...)
+	if err == nil {
+		_ = os.RemoveAll(dir)
+	}
+	if err == nil && passed == f.Teeth {
+		err = errFound
+		if f.Teeth {
+			err = errors.New("nothing was found without the fence")
+		}
 	}
 	return err
 }

@@ -21,8 +21,8 @@ import (
 )
 
 // Build builds the API's binary from the module at root.
-func Build(ctx context.Context, root, binary string, race bool) error {
-	args := []string{"build", "-o", binary}
+func Build(ctx context.Context, root, binary string, race bool, flags ...string) error {
+	args := append([]string{"build", "-o", binary}, flags...)
 	if race {
 		args = append(args, "-race")
 	}
