@@ -19,6 +19,7 @@ import (
 
 	"github.com/exaring/otelpgx"
 	"go.opentelemetry.io/otel"
+	"go.opentelemetry.io/otel/metric"
 
 	"github.com/vss-cloud/vss-cloud/api"
 	"github.com/vss-cloud/vss-cloud/db"
@@ -179,6 +180,12 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 	store := postgres.New(pool, postgres.Config{
 		MaxPageSize: f.MaxPageSize, AllowDataLoss: f.AllowDataLoss, Probe: probe, Enter: governor.enter,
 	})
+	_, err = otel.GetMeterProvider().Meter("github.com/vss-cloud/vss-cloud/cmd/service").Int64ObservableGauge("vss.fence",
+		metric.WithDescription("1: the primary of now is known; 0: not; -1: the database went back in time, and what was saved since is missing."),
+		metric.WithInt64Callback(func(_ context.Context, o metric.Int64Observer) error { o.Observe(store.Fence()); return nil }))
+	if err != nil {
+		return fmt.Errorf("metrics: %w", err)
+	}
 	server, err := api.New(api.Config{
 		Store:          store,
 		Tenants:        directory,
@@ -213,7 +220,15 @@ func (f API) Run(ctx context.Context, databaseURL string, l Listeners, log *slog
 			stop(err)
 			return
 		}
-		parts.Go(func() { store.Keep(below) })
+		parts.Go(func() {
+			store.Keep(below, func(err error) {
+				if err != nil {
+					log.Error("nothing is served: no server is known to be the primary of now", "error", err)
+				} else {
+					log.Info("served again: the primary is known")
+				}
+			})
+		})
 		parts.Go(func() { directory.Run(below) })
 		parts.Go(func() { auth.Run(below) })
 		parts.Go(func() { logins.Run(below) })

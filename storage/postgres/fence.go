@@ -38,6 +38,8 @@ type fence struct {
 	since time.Time // by our clock: when life was first seen
 	away  bool      // the last server did not answer in time
 
+	wentBack atomic.Bool // as keep last heard
+
 	mu    sync.Mutex
 	stuck map[int64]bool // servers, by their life, that owe the answer to a commit: none is sent another
 }
@@ -292,13 +294,19 @@ func (f *fence) leave(away bool) {
 	f.conn = nil
 }
 
-// keep renews the lease until ctx ends, and then gives it back.
-func (f *fence) keep(ctx context.Context) {
+// keep renews the lease until ctx ends, and then gives it back. tell hears the error when it ran out, and nil when there is one again.
+func (f *fence) keep(ctx context.Context, tell func(error)) {
 	if !db.Fenced() {
 		return
 	}
+	failing := false
 	for ctx.Err() == nil {
 		err := f.await(ctx)
+		f.wentBack.Store(errors.Is(err, db.ErrWentBack))
+		if lost := f.expired() && err != nil && ctx.Err() == nil; lost != failing && (lost || err == nil) {
+			failing = lost
+			tell(err)
+		}
 		pause := beat
 		if l := f.lease.Load(); err != nil || l == nil || !l.open {
 			pause = beat / 3
@@ -322,6 +330,12 @@ func (f *fence) keep(ctx context.Context) {
 		_ = f.queries.LeaveLease(last, f.conn, f.instance)
 		f.leave(false)
 	}
+}
+
+// expired says whether there is no lease that is good.
+func (f *fence) expired() bool {
+	l := f.lease.Load()
+	return l == nil || age(l.begun) >= term
 }
 
 // standbys is what the last lease says of them.

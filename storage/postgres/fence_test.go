@@ -224,6 +224,28 @@ func TestReadsWaitForALostStandbyAndLeaveNothingBehind(t *testing.T) {
 	}
 }
 
+func TestAStoreThatIsKeptSaysWhenItsServerWentBack(t *testing.T) {
+	t.Parallel()
+	p := newPair(t)
+	s := p.store(t, p.standby, p.primary)
+	told := make(chan error, 100)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan struct{})
+	p.promote(t)
+	go func() { s.Keep(ctx, func(err error) { told <- err }); close(ended) }()
+	defer func() { stop(); <-ended }()
+	if err := s.Check(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	p.stop(t, p.standby) // and the one that it was promoted from is there
+	if err := <-told; !errors.Is(err, db.ErrWentBack) || s.Fence() != -1 {
+		t.Errorf("told %v, the metric says %d", err, s.Fence())
+	}
+	if _, err := s.Get(t.Context(), key(t), "k", nil); !errors.Is(err, storage.ErrUnavailable) {
+		t.Errorf("read from the older server: %v", err)
+	}
+}
+
 func TestACommitIsRefusedWhileAnotherServerIsReadFrom(t *testing.T) {
 	t.Parallel()
 	p := newPlace(t, 1)
@@ -254,9 +276,12 @@ func TestAStoreThatIsKeptGivesItsLeaseBack(t *testing.T) {
 	ctx, stop := context.WithCancel(t.Context())
 	ended := make(chan struct{})
 	s := p.stores[0].(*postgres.Store)
-	go func() { s.Keep(ctx); close(ended) }()
+	go func() { s.Keep(ctx, func(err error) { t.Error(err) }); close(ended) }()
 	if err := s.Check(t.Context()); err != nil {
 		t.Fatal(err)
+	}
+	if s.Fence() != 1 {
+		t.Error("the metric says that there is no lease")
 	}
 	leases := func() (n int) { p.query(t, `SELECT count(*) FROM leases`, nil, &n); return n }
 	if n := leases(); n != 1 {

@@ -113,8 +113,20 @@ func New(pool *pgxpool.Pool, cfg Config) *Store {
 
 // Keep keeps the store's lease until ctx ends, and gives it back. A store that nobody keeps takes it when it is asked
 // something: then the first call after a pause is the slower for it, and after a failover others wait for its lease to
-// end.
-func (s *Store) Keep(ctx context.Context) { s.fence.keep(ctx) }
+// end. tell hears why when the lease ran out, so that nothing is served, and nil when there is one again.
+func (s *Store) Keep(ctx context.Context, tell func(error)) { s.fence.keep(ctx, tell) }
+
+// Fence is the state of the lease, for a metric: 1 while there is one, 0 without, -1 where the servers that can be
+// reached are older than one that was seen. For a store that is kept.
+func (s *Store) Fence() int64 {
+	switch {
+	case s.fence.wentBack.Load():
+		return -1
+	case db.Fenced() && s.fence.expired():
+		return 0
+	}
+	return 1
+}
 
 // Standbys is what the primary's synchronous_standby_names was when the store last took its lease. Empty: it said that
 // there is one copy, or has said nothing yet.
