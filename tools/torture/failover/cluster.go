@@ -186,7 +186,7 @@ func (c *cluster) addNode(name, etcd, patroni, config string) (*node, error) {
 	}
 	n.start = func() (*process, error) {
 		return run(c.dir, name+".log", []string{
-			"PATRONI_NAME=" + name, "PATRONI_ETCD3_HOSTS=" + n.consensus.Address(),
+			"PATRONI_NAME=" + name, "PATRONI_ETCD3_HOSTS=" + n.consensus.Address(), "PATRONI_ETCD3_USE_PROXIES=true", // or it finds its way past ours
 			"PATRONI_RESTAPI_LISTEN=" + rest, "PATRONI_RESTAPI_CONNECT_ADDRESS=" + n.rest.Address(),
 			"PATRONI_POSTGRESQL_LISTEN=" + sql, "PATRONI_POSTGRESQL_CONNECT_ADDRESS=" + n.sql.Address(),
 			"PATRONI_POSTGRESQL_DATA_DIR=" + n.data, "PATRONI_POSTGRESQL_BIN_DIR=" + binaries, "PATRONI_POSTGRESQL_PGPASS=" + n.data + ".pgpass",

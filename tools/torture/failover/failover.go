@@ -143,7 +143,7 @@ func Run(ctx context.Context, cfg Config) error {
 				return err
 			}
 			w.instances = append(w.instances, p)
-			w.reached = append(w.reached, workload.NewInstance(p.Name, "http://"+p.Address()+"/t/"+tenant+"/vss", nil))
+			w.reached = append(w.reached, w.reach(p))
 		}
 	}
 	clock := workload.Clock(time.Now())
@@ -162,6 +162,13 @@ func failover(ctx context.Context, cfg Config, c *cluster, clock workload.Clock,
 	cfg.Report.Status("%s, Patroni %s", f.name, cfg.Name)
 	if err := c.whole(ctx); err != nil {
 		return err
+	}
+	for _, w := range ways {
+		if w.wentBack(ctx) {
+			if err := w.accept(ctx); err != nil {
+				return err
+			}
+		}
 	}
 	loading, stop := context.WithCancel(ctx)
 	defer stop()
@@ -208,13 +215,22 @@ func (w *way) judge(ctx context.Context, cfg Config, f fault, begin, end time.Du
 	time.Sleep(deadline) // until nothing can take effect any more
 	var sum struct{ acknowledged, lost, stale, absent, violated int }
 	var written []time.Duration
-	served := true
+	back := w.wentBack(ctx)
 	for _, s := range w.stores {
-		if _, err := s.ReadOut(ctx, clients); err != nil {
-			served = false
+		reading, cancel := ctx, context.CancelFunc(func() {})
+		if back {
+			reading, cancel = context.WithTimeout(ctx, 3*time.Second) // to see that nothing is served
+		}
+		_, err := s.ReadOut(reading, clients)
+		cancel()
+		if err != nil && !back {
+			cfg.Report.Violation("a store cannot be read", err)
 		}
 		ops := s.History()
 		acknowledged, lost := ledger.Audit(ops)
+		if err != nil {
+			lost = nil // nobody was shown that, and what the ledger goes by is a last read
+		}
 		sum.acknowledged, sum.lost = sum.acknowledged+acknowledged, sum.lost+len(lost)
 		for _, o := range ops {
 			if o.Mutates() && o.Outcome == history.OK {
@@ -232,8 +248,8 @@ func (w *way) judge(ctx context.Context, cfg Config, f fault, begin, end time.Du
 	}
 	ok := sum.lost+sum.stale+sum.absent+sum.violated == 0
 	after := ""
-	if !served {
-		after = "; nothing is served afterwards"
+	if back {
+		after = "; THE CLUSTER WENT BACK to an older timeline, which was found, and nothing is served of it"
 	}
 	promise := "a failover loses nothing and shows nothing old"
 	if cfg.Teeth {
@@ -242,6 +258,36 @@ func (w *way) judge(ctx context.Context, cfg Config, f fault, begin, end time.Du
 	cfg.Report.Check(promise, f.name+", Patroni "+cfg.Name, w.name, ok,
 		"%d acknowledged, %d lost, %d stale, %d false not-found, %d of %d histories violated, %.1f s without a write%s",
 		sum.acknowledged, sum.lost, sum.stale, sum.absent, sum.violated, stores, gap(written, begin, end).Seconds(), after)
+}
+
+// wentBack says whether the instances serve nothing, since only an older server than they have seen is left.
+func (w *way) wentBack(ctx context.Context) bool {
+	for _, p := range w.instances {
+		page, err := p.Ops(ctx, "/metrics")
+		if err != nil || !strings.Contains(string(page), "vss_fence -1") {
+			return false
+		}
+	}
+	return true
+}
+
+// accept restarts the instances, as a person does who goes on with what is left.
+func (w *way) accept(ctx context.Context) error {
+	w.reached = nil
+	for _, p := range w.instances {
+		if err := p.Stop(ctx); err != nil {
+			return err
+		}
+		if err := p.Serve(ctx); err != nil {
+			return err
+		}
+		w.reached = append(w.reached, w.reach(p))
+	}
+	return nil
+}
+
+func (w *way) reach(p *platform.Process) *workload.Instance {
+	return workload.NewInstance(p.Name, "http://"+p.Address()+"/t/"+tenant+"/vss", nil)
 }
 
 // gap is the longest time without an acknowledged write.
