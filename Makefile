@@ -74,7 +74,7 @@ torture: ## Faults under load, judged by a model of the contract (SEED= and ROUN
 	$(if $(LONG),@$(MAKE) --no-print-directory fuzz FUZZTIME=10m)
 
 .PHONY: torture-failover
-torture-failover: ## The primary changes under load, by Patroni of the distribution and the newest (ten minutes, Debian 12, root)
+torture-failover: ## The primary changes under load, by Patroni of the distribution and the newest (14 minutes, Debian 12, root)
 	tools/torture/failover/install.sh $(PATRONI)
 	go -C tools/torture run . failover --root $(CURDIR) --newer $(PATRONI)/bin/patroni $(ARGS)
 

@@ -251,7 +251,7 @@ func (w *way) judge(ctx context.Context, cfg Config, f fault, begin, end time.Du
 	if back {
 		after = "; THE CLUSTER WENT BACK to an older timeline, which was found, and nothing is served of it"
 	}
-	promise := "a failover loses nothing and shows nothing old"
+	promise := "a failover shows nothing old and loses nothing, or nothing is served after it"
 	if cfg.Teeth {
 		promise = "without the fence it does"
 	}
