@@ -67,11 +67,21 @@ func (s *Service) change(
 			ambiguous, _ := errors.AsType[*ambiguity](err)
 			return ambiguous.invalid()
 		}
-		if will := append(moves(before, subject.now), ask...); len(will) > 0 && !actor.Confirmed {
-			return &ConfirmError{will}
-		}
 		if created {
-			return nil // its first sources are no news
+			return nil // nobody uses it yet, and its first sources are no news
+		}
+		if !actor.Confirmed {
+			plans, err := loadPlans(ctx, tx)
+			if err != nil {
+				return err
+			}
+			totals, err := totalsOf(ctx, tx)
+			if err != nil {
+				return err
+			}
+			if will := slices.Concat(moves(before, subject.now), refusals(before, subject.now, plans, totals(subject.now)), ask); len(will) > 0 {
+				return &ConfirmError{will}
+			}
 		}
 		return tellOfKeys(ctx, tx, subject.now.ID, changed)
 	})

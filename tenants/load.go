@@ -99,7 +99,8 @@ func tenantOf(row dbgen.Tenant, plans map[string]quota.Values) *Tenant {
 		t.Limits, err = quota.Effective(quota.Known(plans[t.Plan]), quota.Known(t.Overrides))
 	}
 	if err != nil {
-		// By hand: the service takes none. No limits are better than none of the tenant's calls.
+		// Somebody wrote them by hand, since the service refuses such. To serve the tenant without limits is better than to
+		// refuse its calls.
 		t.Overrides, t.Limits, t.Fault = quota.Values{}, quota.Limits{BodySize: MaxBodySize}, err.Error()
 	}
 	return t

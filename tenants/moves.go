@@ -12,14 +12,6 @@ import (
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 )
 
-// ConfirmError is a change after which credentials would name other wallets than before, or none, or whose use is in
-// doubt. It is made for an actor who has confirmed it. The text is meant for the caller.
-type ConfirmError struct {
-	Will []string // what happens, each a sentence
-}
-
-func (e *ConfirmError) Error() string { return strings.Join(e.Will, " ") }
-
 // moves says, a sentence each, which credentials that named a wallet of the tenant name another after a change, or none.
 // It compares what the sources route and ask for before and after, whatever the change was.
 func moves(before, after *Tenant) (will []string) {

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"strings"
 
 	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5"
@@ -83,14 +84,34 @@ func (s *Service) SavePlan(ctx context.Context, actor audit.Actor, name, from st
 		if err != nil {
 			return err
 		}
+		totals, err := totalsOf(ctx, tx)
+		if err != nil {
+			return err
+		}
+		var will []string
 		for _, t := range all {
-			if _, err := quota.Effective(limits, t.Overrides); t.Plan == name && err != nil {
+			if t.Plan != name {
+				continue
+			}
+			if _, err := quota.Effective(limits, t.Overrides); err != nil {
 				return &InvalidError{"plan", fmt.Sprintf("does not fit what tenant %s has of its own: %v", t.Slug, err)}
 			}
+			if lower := lowered(limitsOf(plans[name], t.Overrides), limitsOf(limits, t.Overrides), totals(t)); len(lower) > 0 {
+				will = append(will, fmt.Sprintf("Tenant %s: %s", t.Slug, strings.Join(lower, " ")))
+			}
+		}
+		if more := len(will) - mostTold; more > 0 {
+			will = append(will[:mostTold], fmt.Sprintf("%d more tenants have the plan and will feel it.", more))
+		}
+		if len(will) > 0 && !actor.Confirmed {
+			return &ConfirmError{append(will, canLose)}
 		}
 		return dbgen.New().SavePlan(ctx, tx, dbgen.SavePlanParams{Name: name, Limits: text})
 	})
 }
+
+// mostTold is how many tenants a question names.
+const mostTold = 10
 
 // DeletePlan deletes a plan that no tenant has. It fails with [audit.ErrNoActor], [ErrNotFound] or an [*InvalidError].
 func (s *Service) DeletePlan(ctx context.Context, actor audit.Actor, name string) error {

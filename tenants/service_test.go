@@ -282,7 +282,7 @@ func TestEveryChangeHasOneAuditRow(t *testing.T) {
 	step(func() { done(t)(p.service.RemoveDomain(t.Context(), root, "acme", "a.com")) }, "operator:root@host domain.remove acme",
 		`{"domain:a.com": {"before": {"state": "verified", "vouched": true}}}`)
 	step(func() {
-		if _, err := p.service.Set(t.Context(), audit.Actor{Role: audit.Operator, Name: "eve@host"}, "acme", Change{Limits: map[string]*int64{"wallets": ptr(int64(2048))}}); err != nil {
+		if _, err := p.service.Set(t.Context(), audit.Actor{Role: audit.Operator, Name: "eve@host", Confirmed: true}, "acme", Change{Limits: map[string]*int64{"wallets": ptr(int64(2048))}}); err != nil {
 			t.Fatal(err)
 		}
 	}, "operator:eve@host tenant.set acme", `{"limit:wallets": {"after": 2048}}`)

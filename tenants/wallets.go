@@ -123,6 +123,9 @@ func (s *Service) BlockWallet(ctx context.Context, actor audit.Actor, slug, sour
 			if w.blocked == block {
 				return nil
 			}
+			if block && !actor.Confirmed {
+				return &ConfirmError{[]string{fmt.Sprintf("Every write of this wallet of tenant %s is refused; it still reads. %s", slug, canLose)}}
+			}
 			q := dbgen.New()
 			if err := q.BlockWallet(ctx, tx, dbgen.BlockWalletParams{Wallet: w.id, TenantID: w.now.ID, Blocked: block}); err != nil {
 				return err

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 )
 
 type clientKeyCmd struct {
@@ -76,15 +77,14 @@ type clientKeyRevokeCmd struct {
 }
 
 func (c clientKeyRevokeCmd) Run(ctx context.Context, out output) error {
-	if err := c.ask("Where the gate of tenant %s is required, every app with the client key %s… is refused at once and for ever.", c.Tenant, printable(c.Prefix)); err != nil {
-		return err
-	}
-	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
-		t, err := s.RevokeClientKey(ctx, actor(), c.Tenant, c.Prefix)
-		if err != nil {
-			return err
-		}
-		return printClientKeys(out, t)
+	return c.sure(func(by audit.Actor) error {
+		return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
+			t, err := s.RevokeClientKey(ctx, by, c.Tenant, c.Prefix)
+			if err != nil {
+				return err
+			}
+			return printClientKeys(out, t)
+		})
 	})
 }
 
@@ -97,18 +97,15 @@ type clientKeyGateCmd struct {
 }
 
 func (c clientKeyGateCmd) Run(ctx context.Context, out output) error {
-	if c.State == tenants.GateRequired {
-		if err := c.ask("Every call to tenant %s without a good client key is refused: apps that were released without one cannot save their channels any more. 'auth failures' shows how many calls that is, once the gate was observed for a while.", c.Tenant); err != nil {
-			return err
-		}
-	}
-	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
-		t, err := s.Set(ctx, actor(), c.Tenant, tenants.Change{Gate: &c.State, Header: c.Header})
-		if err != nil {
-			return err
-		}
-		v := viewTenant(t).gateView
-		return out.print(v, func(w io.Writer) { fmt.Fprintf(w, "client keys %s, in the header %s\n", v.State, v.Header) })
+	return c.sure(func(by audit.Actor) error {
+		return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
+			t, err := s.Set(ctx, by, c.Tenant, tenants.Change{Gate: &c.State, Header: c.Header})
+			if err != nil {
+				return err
+			}
+			v := viewTenant(t).gateView
+			return out.print(v, func(w io.Writer) { fmt.Fprintf(w, "client keys %s, in the header %s\n", v.State, v.Header) })
+		})
 	})
 }
 

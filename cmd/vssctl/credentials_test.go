@@ -346,7 +346,7 @@ func clientKeys(t *testing.T, s *shell, tenant, base string) {
 
 	first := strings.Fields(s.want(0, "not shown again", "client-key", "add", tenant, "the app"))[0]
 	s.want(2, "name: must have", "client-key", "add", tenant, "")
-	s.want(2, "is refused: apps .*say --yes", "client-key", "gate", tenant, "required")
+	s.want(2, "is refused .*: apps released without one.*say --yes", "client-key", "gate", tenant, "required")
 	s.want(0, `"client_key_gate": "required"`, "client-key", "gate", tenant, "required", "--yes", "--json")
 	answers(t, 401, base, token)
 	answers(t, 200, base, token, header, first)
@@ -409,7 +409,7 @@ func domains(t *testing.T, s *shell, tenant, base string) {
 	s.want(0, "vss.acme.test +verified +vouched for", "domain", "add", tenant, "vss.acme.test", "--vouch")
 	check(1, "(?s)vss.acme.test +verified.*"+host+" +lost")
 	check(0, "vss.acme.test +verified", "vss.acme.test")
-	s.want(2, "are refused from now on.*say --yes", "domain", "remove", tenant, "vss.acme.test")
+	s.want(2, "are refused.*say --yes", "domain", "remove", tenant, "vss.acme.test")
 	s.want(0, "", "domain", "remove", tenant, "vss.acme.test", "--yes")
 	s.want(3, "no domain", "domain", "remove", tenant, "vss.acme.test", "--yes")
 	s.want(0, "^\\[\\]\n$", "domain", "list", "demo", "--json")

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 )
 
 type domainCmd struct {
@@ -134,16 +135,15 @@ type domainRemoveCmd struct {
 }
 
 func (c domainRemoveCmd) Run(ctx context.Context, out output) error {
-	if err := c.ask("Wallets that call tenant %s at %s are refused from now on.", c.Tenant, c.Host); err != nil {
-		return err
-	}
-	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
-		t, err := s.RemoveDomain(ctx, actor(), c.Tenant, c.Host)
-		if err != nil {
-			return err
-		}
-		views := viewDomains(t)
-		return out.print(views, func(w io.Writer) { tableDomains(w, views) })
+	return c.sure(func(by audit.Actor) error {
+		return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
+			t, err := s.RemoveDomain(ctx, by, c.Tenant, c.Host)
+			if err != nil {
+				return err
+			}
+			views := viewDomains(t)
+			return out.print(views, func(w io.Writer) { tableDomains(w, views) })
+		})
 	})
 }
 

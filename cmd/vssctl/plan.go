@@ -6,13 +6,12 @@ import (
 	"io"
 	"maps"
 	"slices"
-	"strings"
 	"text/tabwriter"
 
 	"github.com/vss-cloud/vss-cloud/cmd/cli"
 	"github.com/vss-cloud/vss-cloud/quota"
-	"github.com/vss-cloud/vss-cloud/quota/usage"
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 )
 
 type planCmd struct {
@@ -79,79 +78,24 @@ func (c planSetCmd) Run(ctx context.Context, out output) error {
 		}
 		changes[name] = *value
 	}
-	var question string
-	if err := c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
-		question, err = c.question(ctx, s, changes)
-		return err
-	}); err != nil {
-		return err
-	}
-	if question != "" {
-		if err := c.ask("%s", question); err != nil {
+	if len(changes) == 0 && c.From == "" {
+		err := c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
+			_, err := s.Plan(ctx, c.Name)
 			return err
+		})
+		if err == nil {
+			return fmt.Errorf("%w: say which limits of plan %s are to be others, as in wallets=1000", cli.ErrUsage, c.Name)
 		}
 	}
-	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
-		if err := s.SavePlan(ctx, actor(), c.Name, c.From, changes); err != nil {
-			return err
-		}
-		return printPlan(ctx, out, s, c.Name)
+	return c.sure(func(by audit.Actor) error {
+		return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
+			if err := s.SavePlan(ctx, by, c.Name, c.From, changes); err != nil {
+				return err
+			}
+			return printPlan(ctx, out, s, c.Name)
+		})
 	})
 }
-
-// question is what a change does to the tenants that have the plan; empty if none has.
-func (c planSetCmd) question(ctx context.Context, s *tenants.Service, changes quota.Values) (string, error) {
-	plans, err := s.Plans(ctx)
-	if err != nil {
-		return "", err
-	}
-	before, after, err := tenants.ChangedPlan(plans, c.Name, c.From, changes)
-	if err != nil {
-		return "", err
-	}
-	if before != nil && len(changes) == 0 {
-		return "", fmt.Errorf("%w: say which limits of plan %s are to be others, as in wallets=1000", cli.ErrUsage, c.Name)
-	}
-	having, err := havePlans(ctx, s)
-	if err != nil {
-		return "", err
-	}
-	totals, err := s.Usage().Totals(ctx)
-	if err != nil {
-		return "", err
-	}
-	tell := having[c.Name]
-	if len(tell) == 0 {
-		return "", nil
-	}
-	var q strings.Builder
-	fmt.Fprintf(&q, "The new limits hold for every tenant that has plan %s and no such limit of its own; %d have the plan.", c.Name, len(tell))
-	dangerous, said := false, 0
-	for _, t := range tell {
-		var known *usage.Totals
-		if found, ok := totals[t.ID]; ok {
-			known = &found
-		}
-		will := lowered(limitsOf(before, t.Overrides), limitsOf(after, t.Overrides), known)
-		if len(will) == 0 {
-			continue
-		}
-		dangerous = true
-		if said++; said <= mostTold {
-			fmt.Fprintf(&q, "\nTenant %s: %s", t.Slug, strings.Join(will, " "))
-		}
-	}
-	if said > mostTold {
-		fmt.Fprintf(&q, "\nAnd %d tenants more.", said-mostTold)
-	}
-	if dangerous {
-		q.WriteString("\n" + danger)
-	}
-	return q.String(), nil
-}
-
-// mostTold is how many tenants a question names.
-const mostTold = 10
 
 type planDeleteCmd struct {
 	tenantFlags

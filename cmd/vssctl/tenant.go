@@ -21,6 +21,11 @@ type tenantCmd struct {
 	List   tenantListCmd   `cmd:"" help:"List all tenants."`
 	Show   tenantShowCmd   `cmd:"" help:"Show a tenant."`
 	Set    tenantSetCmd    `cmd:"" help:"Change a tenant. It holds on every instance within 5 seconds."`
+
+	Suspend tenantSuspendCmd `cmd:"" help:"Serve a tenant's wallets reads, and no writes."`
+	Resume  tenantResumeCmd  `cmd:"" help:"Serve a tenant's wallets again after 'suspend' or 'close'."`
+	Close   tenantCloseCmd   `cmd:"" help:"Serve a tenant's wallets nothing. Nothing is deleted."`
+
 	Limits tenantLimitsCmd `cmd:"" help:"Show a tenant's limits and what is in use, or change limits that are to be its own."`
 	Usage  tenantUsageCmd  `cmd:"" help:"Show what a tenant did, by hour, day or month (UTC)."`
 	Events tenantEventsCmd `cmd:"" help:"List what came into another state at a tenant, the last first."`
@@ -142,54 +147,49 @@ type tenantSetCmd struct {
 }
 
 func (c tenantSetCmd) Run(ctx context.Context, out output) error {
-	var will []string
-	if c.Plan != nil || c.Enrolment != nil {
-		if err := c.with(ctx, func(ctx context.Context, s *tenants.Service) (err error) {
-			will, err = c.danger(ctx, s)
-			return err
-		}); err != nil {
-			return err
-		}
-	}
-	if len(will) > 0 {
-		if err := c.ask("Tenant %s: %s", c.Slug, strings.Join(will, " ")); err != nil {
-			return err
-		}
-	}
-	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
-		t, err := s.Set(ctx, actor(), c.Slug, tenants.Change{Name: c.Name, State: c.State, Plan: c.Plan, Enrolment: c.Enrolment})
-		if err != nil {
-			return err
-		}
-		return printTenant(out, t)
+	return c.setTenant(ctx, out, c.confirm, c.Slug, tenants.Change{Name: c.Name, State: c.State, Plan: c.Plan, Enrolment: c.Enrolment})
+}
+
+// setTenant changes a tenant and shows it.
+func (f tenantFlags) setTenant(ctx context.Context, out output, ask confirm, slug string, change tenants.Change) error {
+	return ask.sure(func(by audit.Actor) error {
+		return f.with(ctx, func(ctx context.Context, s *tenants.Service) error {
+			t, err := s.Set(ctx, by, slug, change)
+			if err != nil {
+				return err
+			}
+			return printTenant(out, t)
+		})
 	})
 }
 
-// danger is what the change would refuse to wallets.
-func (c tenantSetCmd) danger(ctx context.Context, s *tenants.Service) (will []string, err error) {
-	t, err := s.Get(ctx, c.Slug)
-	if err != nil {
-		return nil, err
-	}
-	if c.Plan != nil && *c.Plan != t.Plan {
-		if _, err := s.Plan(ctx, *c.Plan); err != nil {
-			return nil, &tenants.InvalidError{Field: "plan", Reason: err.Error() + ": see 'plan list'"}
-		}
-		if will, err = warnOf(ctx, s, t, *c.Plan, t.Overrides); err != nil {
-			return nil, err
-		}
-		if len(will) > 0 {
-			will = append(will, danger)
-		}
-	}
-	switch e := c.Enrolment; {
-	case e == nil, *e == t.Enrolment:
-	case *e == tenants.EnrolmentClosed:
-		will = append(will, "Whoever is no wallet yet is refused; those that are there go on.")
-	case *e == tenants.EnrolmentListed && t.Enrolment == tenants.EnrolmentOpen:
-		will = append(will, "Whoever is no wallet yet and not on the list is refused; those that are there go on.")
-	}
-	return will, nil
+// tenantStateCmd puts a tenant into the state of its command.
+type tenantStateCmd struct {
+	tenantFlags
+	confirm
+	Slug string `arg:"" help:"The tenant."`
+}
+
+type (
+	tenantSuspendCmd struct{ tenantStateCmd }
+	tenantResumeCmd  struct{ tenantStateCmd }
+	tenantCloseCmd   struct{ tenantStateCmd }
+)
+
+func (c tenantStateCmd) set(ctx context.Context, out output, state tenants.State) error {
+	return c.setTenant(ctx, out, c.confirm, c.Slug, tenants.Change{State: &state})
+}
+
+func (c tenantSuspendCmd) Run(ctx context.Context, out output) error {
+	return c.set(ctx, out, tenants.ReadOnly)
+}
+
+func (c tenantResumeCmd) Run(ctx context.Context, out output) error {
+	return c.set(ctx, out, tenants.Active)
+}
+
+func (c tenantCloseCmd) Run(ctx context.Context, out output) error {
+	return c.set(ctx, out, tenants.Closed)
 }
 
 // tenantView is a tenant as JSON; scripts rely on its names.

@@ -262,7 +262,12 @@ func TestTheOperatorRunsTenants(t *testing.T) {
 	acme := strings.Replace(p.base, "/demo/", "/acme/", 1)
 	eventually(t, func() bool { code, _, _ := s.run("put", "k", "v", "--url", acme); return code == 0 })
 	s.want(3, "no such key", "get", "k", "--url", p.base) // the same wallet key is another wallet there
-	s.want(0, "read_only", "tenant", "set", "acme", "--state", "read_only")
+	s.want(2, "Every write of the wallets of tenant acme .*say --yes", "tenant", "set", "acme", "--state", "read_only")
+	s.want(2, "Every write of the wallets of tenant acme .*say --yes", "tenant", "suspend", "acme")
+	s.want(2, "Every call of the wallets of tenant acme .*say --yes", "tenant", "close", "acme")
+	s.want(0, "closed", "tenant", "close", "acme", "--yes")
+	s.want(0, "active", "tenant", "resume", "acme")
+	s.want(0, "read_only", "tenant", "suspend", "acme", "--yes")
 	eventually(t, func() bool {
 		code, _, err := s.run("put", "k", "v", "--url", acme)
 		return code == 6 && strings.Contains(err, "read-only")

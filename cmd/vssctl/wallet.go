@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"github.com/vss-cloud/vss-cloud/tenants"
+	"github.com/vss-cloud/vss-cloud/tenants/audit"
 )
 
 type walletCmd struct {
@@ -41,19 +42,18 @@ type walletBlockCmd struct {
 }
 
 func (c walletBlockCmd) Run(ctx context.Context, out output) error {
-	if err := c.ask("The wallet %s of tenant %s can save nothing any more, so its channels stand still, and it can lose them. It reads on.", printable(c.Subject), c.Tenant); err != nil {
-		return err
-	}
-	return c.block(ctx, out, true)
+	return c.sure(func(by audit.Actor) error { return c.block(ctx, out, by, true) })
 }
 
 type walletUnblockCmd struct{ walletName }
 
-func (c walletUnblockCmd) Run(ctx context.Context, out output) error { return c.block(ctx, out, false) }
+func (c walletUnblockCmd) Run(ctx context.Context, out output) error {
+	return c.block(ctx, out, actor(), false)
+}
 
-func (n walletName) block(ctx context.Context, out output, block bool) error {
+func (n walletName) block(ctx context.Context, out output, by audit.Actor, block bool) error {
 	return n.with(ctx, func(ctx context.Context, s *tenants.Service) error {
-		if err := s.BlockWallet(ctx, actor(), n.Tenant, n.Source, n.Subject, block); err != nil {
+		if err := s.BlockWallet(ctx, by, n.Tenant, n.Source, n.Subject, block); err != nil {
 			return err
 		}
 		return n.print(ctx, out, s)

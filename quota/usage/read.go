@@ -41,6 +41,15 @@ func (r *Reader) Totals(ctx context.Context) (map[uuid.UUID]Totals, error) {
 	return all, nil
 }
 
+// TotalsOf are those of a tenant; nil: they were not measured yet.
+func (r *Reader) TotalsOf(ctx context.Context, tenant uuid.UUID) (*Totals, error) {
+	all, err := r.Totals(ctx)
+	if totals, ok := all[tenant]; ok {
+		return &totals, err
+	}
+	return nil, err
+}
+
 // Grain is how long the times are that usage is counted for. They are those of UTC.
 type Grain string
 
