@@ -113,7 +113,11 @@ func (c *Client) GetFor(ctx context.Context, tenant uuid.UUID, rawURL string, he
 	}
 	defer resp.Body.Close()
 	if reason := c.refuses(resp); reason != "" {
-		return Response{}, &Error{Reason: reason}
+		refused := &Error{Reason: reason}
+		if to, err := resp.Location(); reason == Redirect && err == nil {
+			refused.Location = URL(to.String())
+		}
+		return Response{}, refused
 	}
 	body, err := c.read(resp)
 	if err != nil {
@@ -211,8 +215,8 @@ func (c *Client) parse(rawURL string) (*url.URL, error) {
 
 func notPrintableASCII(r rune) bool { return r <= ' ' || r > '~' }
 
-// isHost says whether a URL may name this host: an IP address or a full name, whose last label begins with no
-// digit: some resolvers take such names ("127.1", "0x7f000001") for addresses.
+// isHost says whether a URL may name this host: an IP address or a full name, of labels as the DNS has them (RFC 1035),
+// whose last one begins with no digit: some resolvers take such names ("127.1", "0x7f000001") for addresses.
 func (c *Client) isHost(host string) bool {
 	if _, err := netip.ParseAddr(host); err == nil {
 		return true
@@ -220,9 +224,18 @@ func (c *Client) isHost(host string) bool {
 	name := strings.TrimSuffix(host, ".")
 	last := name[strings.LastIndexByte(name, '.')+1:]
 	full := len(last) < len(name) || c.cfg.AllowPrivate
-	return full && len(name) <= 253 && last != "" && (last[0] < '0' || last[0] > '9') &&
-		!strings.ContainsFunc(name, func(r rune) bool {
-			return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_' && r != '.'
+	for label := range strings.SplitSeq(name, ".") {
+		if !isLabel(label) {
+			return false
+		}
+	}
+	return full && len(name) <= 253 && (last[0] < '0' || last[0] > '9')
+}
+
+func isLabel(s string) bool {
+	return s != "" && len(s) <= 63 && s[0] != '-' && s[len(s)-1] != '-' &&
+		!strings.ContainsFunc(s, func(r rune) bool {
+			return (r < 'a' || r > 'z') && (r < 'A' || r > 'Z') && (r < '0' || r > '9') && r != '-' && r != '_'
 		})
 }
 

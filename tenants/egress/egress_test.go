@@ -108,6 +108,13 @@ func TestWhatIsWrongWithAURLIsSaidBeforeAnybodyIsAsked(t *testing.T) {
 		{"https://127.0.0.01/", BadURL, BadURL},
 		{"https://127.0.0.1./", BadURL, BadURL},
 		{"https://./", BadURL, BadURL},
+		{"https://a..b/", BadURL, BadURL},
+		{"https://.example.com/", BadURL, BadURL},
+		{"https://issuer.example.com../", BadURL, BadURL},
+		{"https://-a.example.com/", BadURL, BadURL},
+		{"https://a-.example.com/", BadURL, BadURL},
+		{"https://" + strings.Repeat("a", 64) + ".example.com/", BadURL, BadURL},
+		{url: "https://" + strings.Repeat("a", 63) + ".example.com/"},
 		{"https://*.example.com/", BadURL, BadURL},
 
 		{"https://localhost/", BadURL, ""},

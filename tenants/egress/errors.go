@@ -11,7 +11,11 @@ import (
 // name resolves to is in it, and nothing that a server sent but its certificate's faults.
 type Error struct {
 	Reason Reason
-	err    error
+
+	// Location, of a redirect, is where it leads to, in the server's words; empty where it leads nowhere.
+	Location URL
+
+	err error
 }
 
 func (e *Error) Error() string {
