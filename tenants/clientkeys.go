@@ -135,9 +135,28 @@ func checkHeader(name string) error {
 	switch {
 	case name == "" || len(name) > 64 || strings.ContainsFunc(name, bad):
 		return &InvalidError{"client_key_header", `must have 1 to 64 letters, digits and "-"`}
-	case strings.EqualFold(name, "Authorization"), strings.EqualFold(name, "Host"), strings.EqualFold(name, "Content-Type"),
-		strings.EqualFold(name, "Content-Length"), strings.EqualFold(name, "Connection"):
-		return &InvalidError{"client_key_header", "is a header that has another use"}
+	case hasOtherUse(name):
+		return &InvalidError{"client_key_header", fmt.Sprintf("cannot be %s: HTTP, browsers or proxies use, change or remove it, so keys in it would not arrive. Choose a name of your own, as X-Client-Key", name)}
 	}
 	return nil
+}
+
+// hasOtherUse says whether HTTP, browsers, proxies or tracing give this header another meaning (RFC 9110 and the like).
+func hasOtherUse(name string) bool {
+	name = strings.ToLower(name)
+	for _, family := range []string{"accept", "access-control-", "content-", "forwarded", "if-", "proxy-", "sec-", "x-envoy-", "x-forwarded-"} {
+		if strings.HasPrefix(name, family) {
+			return true
+		}
+	}
+	switch name {
+	case "age", "allow", "alt-svc", "alt-used", "authorization", "cache-control", "connection", "cookie", "cookie2", "date", "dnt",
+		"early-data", "etag", "expect", "expires", "from", "host", "http2-settings", "keep-alive", "last-modified", "location",
+		"max-forwards", "origin", "pragma", "prefer", "priority", "range", "referer", "retry-after", "server", "set-cookie", "te",
+		"trailer", "transfer-encoding", "upgrade", "upgrade-insecure-requests", "user-agent", "vary", "via", "warning",
+		"www-authenticate", "x-http-method-override", "x-real-ip", "x-request-id",
+		"baggage", "traceparent", "tracestate":
+		return true
+	}
+	return false
 }
