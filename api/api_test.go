@@ -23,6 +23,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/google/uuid"
 	"github.com/jackc/pgx/v5/pgxpool"
 	"go.opentelemetry.io/otel/attribute"
 	sdkmetric "go.opentelemetry.io/otel/sdk/metric"
@@ -39,6 +40,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/audit"
 	"github.com/vss-cloud/vss-cloud/tenants/callers"
+	"github.com/vss-cloud/vss-cloud/tenants/egress"
 	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
 )
 
@@ -105,7 +107,7 @@ func start(t testing.TB, changes ...func(*api.Config)) *platform {
 		served:   make(chan struct{}),
 	}
 	var err error
-	p.service, err = tenants.NewService(open(t, url, db.RoleAdmin), tenants.ServiceConfig{BaseDomain: baseDomain, MasterKey: masterKey()})
+	p.service, err = tenants.NewService(open(t, url, db.RoleAdmin), tenants.ServiceConfig{BaseDomain: baseDomain, MasterKey: masterKey(), Egress: offline{egress.New(egress.Config{})}})
 	check(t, err)
 	p.run(t, changes)
 	p.create(t, "acme")
@@ -762,3 +764,10 @@ func eventually(t testing.TB, what string, holds func() bool) {
 }
 
 func ptr[T any](v T) *T { return &v }
+
+// offline is an egress client for which no host is there.
+type offline struct{ *egress.Client }
+
+func (offline) GetFor(context.Context, uuid.UUID, string, http.Header) (egress.Response, error) {
+	return egress.Response{}, &egress.Error{Reason: egress.NoHost}
+}

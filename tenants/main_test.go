@@ -16,6 +16,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/db"
 	"github.com/vss-cloud/vss-cloud/db/dbtest"
 	"github.com/vss-cloud/vss-cloud/tenants/audit"
+	"github.com/vss-cloud/vss-cloud/tenants/egress"
 	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
 )
 
@@ -64,6 +65,7 @@ func newService(t *testing.T, url string) *Service {
 	t.Helper()
 	s, err := NewService(open(t, url, db.RoleAdmin), ServiceConfig{
 		BaseDomain: baseDomain, MasterKey: masterKey(), Resolver: records,
+		Egress: offline{egress.New(egress.Config{})},
 	})
 	if err != nil {
 		t.Fatal(err)

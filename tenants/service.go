@@ -55,8 +55,8 @@ type ServiceConfig struct {
 	// SharedLogins allows LNURL sources on the host that tenants share, for development.
 	SharedLogins bool
 
-	// CheckURL says what is wrong with the URL of a key set, as [egress.Client.Check] does, which it is if nil.
-	CheckURL func(string) error
+	// Egress checks the URLs of key sets, and fetches each when it is saved; nil: an [egress.Client] of its own.
+	Egress Egress
 
 	// Resolver is asked for the records that prove domains; nil: net.DefaultResolver.
 	Resolver Resolver
@@ -82,8 +82,8 @@ func NewService(pool *pgxpool.Pool, cfg ServiceConfig) (*Service, error) {
 		return nil, err
 	}
 	cfg.BaseDomain = base
-	if cfg.CheckURL == nil {
-		cfg.CheckURL = egress.New(egress.Config{}).Check
+	if cfg.Egress == nil {
+		cfg.Egress = egress.New(egress.Config{})
 	}
 	if cfg.Resolver == nil {
 		cfg.Resolver = net.DefaultResolver

@@ -56,13 +56,18 @@ type NewSource struct {
 }
 
 // AddSource adds a credential source, with its first keys active. It fails with [audit.ErrNoActor], [ErrNotFound] or an
-// [*InvalidError], as for sources that a token could belong to both of.
+// [*InvalidError], as for sources that a token could belong to both of. Keys at a URL are fetched before ([Source.Found]).
 func (s *Service) AddSource(ctx context.Context, actor audit.Actor, slug string, n NewSource) (*Tenant, error) {
 	src, keys, err := s.newSource(n)
 	if err != nil {
 		return nil, err
 	}
-	return s.changeTenant(ctx, actor, "source.add", slug, func(tx pgx.Tx, t *Tenant) error {
+	if src.JWKSURL != "" {
+		if src.Found, err = s.lookBefore(ctx, actor, "source.add", slug, func(*Tenant) *Source { return src }); err != nil {
+			return nil, err
+		}
+	}
+	after, err := s.changeTenant(ctx, actor, "source.add", slug, func(tx pgx.Tx, t *Tenant) error {
 		all := slices.Concat(t.Sources, t.Removed)
 		if len(all) >= maxSources {
 			return &InvalidError{"name", fmt.Sprintf("is one too many: a tenant can have %d sources, removed ones included", maxSources)}
@@ -98,7 +103,12 @@ func (s *Service) AddSource(ctx context.Context, actor audit.Actor, slug string,
 			return err
 		}
 		return s.insertWithKeys(ctx, tx, t.ID, src)
-	})
+	}, src.Found.ask(src)...)
+	if err != nil {
+		return nil, err
+	}
+	named(after.Sources, n.Name).Found = src.Found
+	return after, nil
 }
 
 func (s *Service) insertWithKeys(ctx context.Context, tx pgx.Tx, tenant uuid.UUID, src *Source) error {
@@ -194,7 +204,7 @@ func (s *Service) checkURL(url string) error {
 	if len(url) > 2000 {
 		return &InvalidError{"jwks_url", "is longer than 2000 bytes"}
 	}
-	if err := s.cfg.CheckURL(url); err != nil {
+	if err := s.cfg.Egress.Check(url); err != nil {
 		return &InvalidError{"jwks_url", err.Error()}
 	}
 	return nil
@@ -230,9 +240,27 @@ type SourceChange struct {
 	JWKSURL        *string // of a source that has its keys at one
 }
 
-// SetSource changes a source. It fails with [audit.ErrNoActor], [ErrNotFound] or an [*InvalidError].
+// SetSource changes a source. It fails with [audit.ErrNoActor], [ErrNotFound] or an [*InvalidError]. Keys at a URL are
+// fetched before a change of the URL or of the algorithms ([Source.Found]).
 func (s *Service) SetSource(ctx context.Context, actor audit.Actor, slug, name string, c SourceChange) (*Tenant, error) {
-	return s.changeTenant(ctx, actor, "source.set", slug, func(tx pgx.Tx, t *Tenant) error {
+	var found *KeySet
+	var ask []string
+	if c.JWKSURL != nil || c.Algorithms != nil {
+		var src *Source
+		var err error
+		found, err = s.lookBefore(ctx, actor, "source.set", slug, func(t *Tenant) *Source {
+			src = named(t.Sources, name)
+			if src == nil || s.applyChange(src, c) != nil { // which is said below
+				return nil
+			}
+			return src
+		})
+		if err != nil {
+			return nil, err
+		}
+		ask = found.ask(src)
+	}
+	after, err := s.changeTenant(ctx, actor, "source.set", slug, func(tx pgx.Tx, t *Tenant) error {
 		src := named(t.Sources, name)
 		if src == nil {
 			return noSource(name)
@@ -244,7 +272,12 @@ func (s *Service) SetSource(ctx context.Context, actor audit.Actor, slug, name s
 			return err
 		}
 		return updateSource(ctx, tx, src, false)
-	})
+	}, ask...)
+	if err != nil {
+		return nil, err
+	}
+	named(after.Sources, name).Found = found
+	return after, nil
 }
 
 // applyChange changes the source in place.

@@ -82,6 +82,9 @@ type Source struct {
 	// JWKSURL is where the keys of a JWT source are; empty: they are Keys.
 	JWKSURL egress.URL
 
+	// Found is what JWKSURL answered, in the result of the change that saved it; nil otherwise.
+	Found *KeySet
+
 	// Host is that of an LNURL source's auth URL, for ever: wallets derive their keys from it. Empty: the one
 	// that tenants share, for development.
 	Host string

@@ -200,9 +200,9 @@ func sources(t *testing.T, s *shell, tenant, base string) {
 	s.want(3, "no source", "key", "list", tenant, "none")
 	s.want(2, "only the platform's own keys", "key", "rotate", tenant, "app")
 
-	next := []string{"source", "add", tenant, "next", "--kind", "jwt", "--namespace-of", "app", "--issuer", "https://next.test", "--jwks-url", "https://next.test/keys"}
+	next := []string{"source", "add", tenant, "next", "--kind", "jwt", "--namespace-of", "app", "--issuer", "https://next.test", "--jwks-url", "http://127.0.0.1:1/keys", "--egress-allow-private"}
 	s.want(2, "gets the data .*say --yes", next...)
-	s.want(0, `next +jwt +jwt:app +iss "https://next.test", any aud, keys at https://next.test/keys`, append(next, "--yes")...)
+	s.want(0, `next +jwt +jwt:app +iss "https://next.test", any aud, keys at http://127.0.0.1:1/keys`, append(next, "--yes")...)
 	s.want(2, "jwks_url", "source", "add", tenant, "local", "--kind", "jwt", "--issuer", "x", "--jwks-url", "http://127.0.0.1/keys")
 
 	s.want(2, "are refused from now on. If that is wanted, say --yes", "source", "remove", tenant, "app")
@@ -298,7 +298,11 @@ func fetchedKeys(t *testing.T, s *shell, tenant, base string) {
 	}))
 	defer site.Close()
 	s.env = append(slices.Clone(s.env), "VSS_EGRESS_ALLOW_PRIVATE=true")
-	s.want(0, "keys at http://127.0.0.1", "source", "add", tenant, "app", "--kind", "jwt", "--jwks-url", site.URL)
+	add := []string{"source", "add", tenant, "app", "--kind", "jwt", "--jwks-url", site.URL}
+	down.Store(true)
+	s.want(2, "no key to verify tokens with: the URL answered with status 502.*say --yes", add...)
+	down.Store(false)
+	s.want(0, `(?s)keys at http://127.0.0.1.*answered with \d+ bytes.* 1h0m0s.*same +EC.*used.*same +EC.*used.*Note: .*another service`, add...)
 	wallet := func(i *issuer) string { return i.token(t, map[string]any{"sub": "w"}) }
 	explain := func(code int, match string, i *issuer) {
 		t.Helper()
@@ -335,7 +339,12 @@ func clientKeys(t *testing.T, s *shell, tenant, base string) {
 	const header = "X-Client-Key"
 
 	s.want(2, "has no client key", "client-key", "gate", tenant, "required", "--yes")
-	s.want(2, "client_key_header", "client-key", "gate", tenant, "observed", "--header", "Authorization")
+	for _, name := range []string{
+		"Authorization", "transfer-encoding", "TE", "Trailer", "Expect", "Content-Encoding", "Content-Length", "Content-Type", "X-Forwarded-For",
+		"Forwarded", "Cookie", "Host", "Connection", "Upgrade", "Proxy-Authorization", "Sec-Fetch-Site", "Accept-Encoding", "Range", "Traceparent",
+	} {
+		s.want(2, "client_key_header: cannot be "+name+": .*would not arrive", "client-key", "gate", tenant, "observed", "--header", name)
+	}
 	s.want(2, "must be one of", "client-key", "gate", tenant, "open")
 	s.want(0, "client keys observed, in the header X-Client-Key", "client-key", "gate", tenant, "observed")
 	eventually(t, func() bool {

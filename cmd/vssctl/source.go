@@ -81,7 +81,7 @@ func (c sourceAddCmd) Run(ctx context.Context, out output) error {
 			return err
 		}
 	}
-	cfg := tenants.ServiceConfig{CheckURL: c.client().Check, SharedLogins: c.AllowSharedHost}
+	cfg := tenants.ServiceConfig{Egress: c.client(), SharedLogins: c.AllowSharedHost}
 	if c.Kind == tenants.LNURL {
 		if cfg.MasterKey, err = c.load(c.database); err != nil {
 			return err
@@ -213,7 +213,7 @@ type sourceSetCmd struct {
 }
 
 func (c sourceSetCmd) Run(ctx context.Context, out output) error {
-	cfg := tenants.ServiceConfig{CheckURL: c.client().Check}
+	cfg := tenants.ServiceConfig{Egress: c.client()}
 	return c.sure(func(by audit.Actor) error {
 		return c.withConfig(ctx, cfg, func(ctx context.Context, s *tenants.Service) error {
 			t, err := s.SetSource(ctx, by, c.Tenant, c.Name, c.change())
@@ -291,10 +291,13 @@ type sourceView struct {
 	TokenSeconds int     `json:"token_seconds,omitempty"`
 
 	Keys []sourceKeyView `json:"keys,omitempty"`
+
+	Found *tenants.KeySet `json:"found,omitempty"` // at the URL, when it was saved
+	Notes []string        `json:"notes,omitempty"`
 }
 
 func viewSource(s *tenants.Source) sourceView {
-	v := sourceView{Name: s.Name, Kind: s.Kind, Namespace: s.Namespace, Keys: viewKeys(s.Keys)}
+	v := sourceView{Name: s.Name, Kind: s.Kind, Namespace: s.Namespace, Keys: viewKeys(s.Keys), Found: s.Found, Notes: s.Notes()}
 	switch s.Kind {
 	case tenants.Signature:
 		v.WindowSeconds = int(s.Window / time.Second)
@@ -382,7 +385,44 @@ func tableSources(w io.Writer, views []sourceView) {
 
 func printSource(out output, t *tenants.Tenant, name string) error {
 	v := viewSource(sourceOf(t, name))
-	return out.print(v, func(w io.Writer) { tableSources(w, []sourceView{v}) })
+	return out.print(v, func(w io.Writer) {
+		tableSources(w, []sourceView{v})
+		if v.Found != nil {
+			tableFound(w, v.Found)
+		}
+		for _, note := range v.Notes {
+			fmt.Fprintf(w, "\nNote: %s\n", note)
+		}
+	})
+}
+
+// tableFound is what the URL of a source's keys answered, key by key.
+func tableFound(w io.Writer, f *tenants.KeySet) {
+	if f.Problem != "" {
+		fmt.Fprintf(w, "\nThe URL gives no key to verify tokens with: %s.\n", f.Problem)
+	} else {
+		fmt.Fprintf(w, "\nThe URL answered with %d bytes, and is asked again after about %s:\n", f.Bytes, time.Duration(f.FreshSeconds)*time.Second)
+	}
+	if f.Redirect != "" {
+		fmt.Fprintf(w, "It leads to %q.\n", f.Redirect)
+	}
+	if len(f.Keys)+len(f.Skipped) == 0 {
+		return
+	}
+	fmt.Fprintln(w)
+	tw := tabwriter.NewWriter(w, 0, 0, 2, ' ', 0)
+	fmt.Fprintln(tw, "KID\tKIND\tUSE")
+	for _, k := range f.Keys {
+		use := "used"
+		if k.Refused != "" {
+			use = "refused: it " + k.Refused
+		}
+		fmt.Fprintf(tw, "%s\t%s\t%s\n", printable(k.KID), k.Kind, use)
+	}
+	for _, reason := range f.Skipped {
+		fmt.Fprintf(tw, "-\t-\trefused: %s\n", reason)
+	}
+	tw.Flush()
 }
 
 // sourceOf is the tenant's source of this name, or nil.

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"sync"
@@ -18,6 +19,7 @@ import (
 	"github.com/vss-cloud/vss-cloud/db/dbtest"
 	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/audit"
+	"github.com/vss-cloud/vss-cloud/tenants/egress"
 	"github.com/vss-cloud/vss-cloud/tenants/jwt"
 	"github.com/vss-cloud/vss-cloud/tenants/lnurl"
 	"github.com/vss-cloud/vss-cloud/tenants/masterkey"
@@ -61,11 +63,19 @@ func newService(t *testing.T, url string) *tenants.Service {
 	t.Helper()
 	s, err := tenants.NewService(open(t, url, db.RoleAdmin), tenants.ServiceConfig{
 		BaseDomain: baseDomain, MasterKey: masterKey(), Resolver: records,
+		Egress: offline{egress.New(egress.Config{})},
 	})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return s
+}
+
+// offline is an egress client for which no host is there.
+type offline struct{ *egress.Client }
+
+func (offline) GetFor(context.Context, uuid.UUID, string, http.Header) (egress.Response, error) {
+	return egress.Response{}, &egress.Error{Reason: egress.NoHost}
 }
 
 // masterKey is the one of all platforms.

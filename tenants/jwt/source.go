@@ -340,8 +340,25 @@ type answer struct {
 	same    bool // nothing new
 	keys    []Key
 	skipped []string
+	size    int // bytes
 }
 
+// Answer is what the URL of a JWKS answered once.
+type Answer struct {
+	Keys    []Key
+	Skipped []string      // what is wrong with those that are no keys to verify with
+	Size    int           // bytes
+	Fresh   time.Duration // after which a [Source] asks again
+}
+
+// Fetch asks a URL once, as a [Source] does that begins, for whoever enters it. Where that fails because the URL has no
+// usable key, the answer is there all the same.
+func Fetch(ctx context.Context, cfg SourceConfig) (Answer, error) {
+	a, err := (&Source{cfg: cfg}).get(ctx)
+	return Answer{Keys: a.keys, Skipped: a.skipped, Size: a.size, Fresh: freshFor(a.header, time.Now())}, err
+}
+
+// get has an answer without keys where it fails because none was usable.
 func (s *Source) get(ctx context.Context) (answer, error) {
 	header := http.Header{"Accept": {"application/jwk-set+json, application/json"}}
 	if s.etag != "" {
@@ -358,18 +375,16 @@ func (s *Source) get(ctx context.Context) (answer, error) {
 		return answer{}, fmt.Errorf("the URL answered with status %d", resp.Status)
 	}
 	keys, skipped, err := readDocument(resp.Body)
-	a := answer{header: resp.Header, keys: keys}
+	a := answer{header: resp.Header, keys: keys, size: len(resp.Body)}
 	for _, k := range skipped {
-		if !k.unfit {
-			a.skipped = append(a.skipped, k.Error())
-		}
+		a.skipped = append(a.skipped, k.Error())
 	}
 	if err == nil && len(keys) == 0 {
 		reasons := append([]string{noKeys}, a.skipped...)
 		err = &KeyError{Reason: strings.Join(reasons[:min(len(reasons), 4)], "; ")}
 	}
 	if err != nil {
-		return answer{}, fmt.Errorf("the URL answered, but %w", err)
+		return a, fmt.Errorf("the URL answered, but %w", err)
 	}
 	s.etag = resp.Header.Get("ETag")
 	return a, nil
