@@ -124,7 +124,7 @@ func (s *Service) revokeFetched(ctx context.Context, tx pgx.Tx, src *Source, kid
 	if state != jwt.Revoked {
 		return &InvalidError{"state", "this source's keys are at " + src.JWKSURL.String() + ": only revoking overrules that"}
 	}
-	keys, err := src.fetchedKeys(ctx, tx)
+	keys, _, err := src.fetchedKeys(ctx, tx)
 	if err != nil {
 		return err
 	}
@@ -152,31 +152,31 @@ func (s *Service) revokeFetched(ctx context.Context, tx pgx.Tx, src *Source, kid
 	return nil
 }
 
-// FetchedKeys are the keys that the URL of a JWT source had when an instance last got them, active or revoked;
-// none before that, and for a source without a URL. It fails with [ErrNotFound].
-func (s *Service) FetchedKeys(ctx context.Context, slug, source string) ([]jwt.Key, error) {
+// FetchedKeys are the keys that the URL of a JWT source had when an instance last got them, active or revoked, and what is
+// wrong with the entries that were skipped; none before that, and for a source without a URL. It fails with [ErrNotFound].
+func (s *Service) FetchedKeys(ctx context.Context, slug, source string) (keys []jwt.Key, skipped []string, err error) {
 	t, err := s.Get(ctx, slug)
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	src := named(t.Sources, source)
 	if src == nil {
-		return nil, noSource(source)
+		return nil, nil, noSource(source)
 	}
 	return src.fetchedKeys(ctx, s.pool)
 }
 
-func (s *Source) fetchedKeys(ctx context.Context, tx dbgen.DBTX) ([]jwt.Key, error) {
+func (s *Source) fetchedKeys(ctx context.Context, tx dbgen.DBTX) (keys []jwt.Key, skipped []string, err error) {
 	documents, err := dbgen.New().JWKSDocuments(ctx, tx, []uuid.UUID{s.ID})
 	if err != nil || len(documents) == 0 {
-		return nil, err
+		return nil, nil, err
 	}
 	// Read as what was fetched: unlike what a person gives, it may have two keys of one kid.
 	fetched, err := jwt.NewSource(jwt.SourceConfig{Document: documents[0].Document, Revoked: s.Revoked()})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return fetched.Set().Keys(), nil
+	return fetched.Set().Keys(), documents[0].Skipped, nil
 }
 
 // RotateKey gives an LNURL source a new key to sign tokens with. The old one verifies until the last token that it

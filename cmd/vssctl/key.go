@@ -63,7 +63,7 @@ type keyListCmd struct {
 
 func (c keyListCmd) Run(ctx context.Context, out output) error {
 	return c.with(ctx, func(ctx context.Context, s *tenants.Service) error {
-		fetched, err := s.FetchedKeys(ctx, c.Tenant, c.Source) // first: it says that there is no such source
+		fetched, skipped, err := s.FetchedKeys(ctx, c.Tenant, c.Source) // first: it says that there is no such source
 		if err != nil {
 			return err
 		}
@@ -80,6 +80,9 @@ func (c keyListCmd) Run(ctx context.Context, out output) error {
 			if !slices.ContainsFunc(views, func(f sourceKeyView) bool { return f.Thumbprint == v.Thumbprint }) {
 				views = append(views, v)
 			}
+		}
+		for _, reason := range skipped {
+			views = append(views, sourceKeyView{State: "skipped", Reason: reason})
 		}
 		return out.print(views, func(w io.Writer) {
 			switch {
@@ -157,8 +160,9 @@ type sourceKeyView struct {
 	Thumbprint string     `json:"thumbprint"` // of RFC 7638
 	Kind       string     `json:"kind"`       // for people, as "RSA, 2048 bits"
 	Algorithm  string     `json:"algorithm,omitempty"`
-	State      jwt.State  `json:"state"`
-	Until      *time.Time `json:"until,omitempty"` // of a retired key
+	State      jwt.State  `json:"state"`            // or skipped
+	Reason     string     `json:"reason,omitempty"` // of an entry of a URL's set that was skipped
+	Until      *time.Time `json:"until,omitempty"`  // of a retired key
 	CreatedAt  *time.Time `json:"created_at,omitempty"`
 }
 
@@ -201,6 +205,10 @@ func tableKeys(w io.Writer, views []sourceKeyView) {
 	fmt.Fprintln(tw, "KID\tSTATE\tKIND\tADDED")
 	for _, v := range views {
 		state, added := string(v.State), ""
+		if v.Reason != "" {
+			fmt.Fprintf(tw, "-\t%s: %s\t\t\n", v.State, v.Reason)
+			continue
+		}
 		if v.Until != nil {
 			state += ", verifies until " + v.Until.Format(time.RFC3339)
 		}

@@ -58,12 +58,13 @@ func (q *Queries) ForgetChallenges(ctx context.Context, db DBTX) (int64, error) 
 
 const JWKSDocuments = `-- name: JWKSDocuments :many
 
-SELECT source_id, document FROM jwks_documents WHERE source_id = ANY ($1::uuid[])
+SELECT source_id, document, skipped FROM jwks_documents WHERE source_id = ANY ($1::uuid[])
 `
 
 type JWKSDocumentsRow struct {
 	SourceID uuid.UUID
 	Document []byte
+	Skipped  []string
 }
 
 // What the API keeps about credentials while it serves.
@@ -77,7 +78,7 @@ func (q *Queries) JWKSDocuments(ctx context.Context, db DBTX, sourceIds []uuid.U
 	var items []JWKSDocumentsRow
 	for rows.Next() {
 		var i JWKSDocumentsRow
-		if err := rows.Scan(&i.SourceID, &i.Document); err != nil {
+		if err := rows.Scan(&i.SourceID, &i.Document, &i.Skipped); err != nil {
 			return nil, err
 		}
 		items = append(items, i)
@@ -90,10 +91,10 @@ func (q *Queries) JWKSDocuments(ctx context.Context, db DBTX, sourceIds []uuid.U
 
 const SaveJWKSDocument = `-- name: SaveJWKSDocument :exec
 WITH saved AS (
-    INSERT INTO jwks_documents AS d (source_id, url, document)
-    SELECT s.id, s.jwks_url, $1 FROM credential_sources s WHERE s.id = $2 AND s.jwks_url = $3::text
-    ON CONFLICT (source_id) DO UPDATE SET url = excluded.url, document = excluded.document, fetched_at = now()
-     WHERE d.url <> excluded.url OR d.document <> excluded.document
+    INSERT INTO jwks_documents AS d (source_id, url, document, skipped)
+    SELECT s.id, s.jwks_url, $1, $2::text[] FROM credential_sources s WHERE s.id = $3 AND s.jwks_url = $4::text
+    ON CONFLICT (source_id) DO UPDATE SET url = excluded.url, document = excluded.document, skipped = excluded.skipped, fetched_at = now()
+     WHERE d.url <> excluded.url OR d.document <> excluded.document OR d.skipped <> excluded.skipped
     RETURNING d.source_id
 )
 INSERT INTO events (tenant_id, kind, subject, state, detail)
@@ -105,6 +106,7 @@ SELECT c.tenant_id, 'keys_changed', c.name, 'changed', '{"changed": ["jwks"]}'
 
 type SaveJWKSDocumentParams struct {
 	Document []byte
+	Skipped  []string
 	SourceID uuid.UUID
 	Url      string
 }
@@ -112,7 +114,12 @@ type SaveJWKSDocumentParams struct {
 // Not by an instance that has not heard of the source's new URL. Where it replaces other keys that is an event, once:
 // of instances that save the same ones at once, the later waits for the row of the first and then changes nothing.
 func (q *Queries) SaveJWKSDocument(ctx context.Context, db DBTX, arg SaveJWKSDocumentParams) error {
-	_, err := db.Exec(ctx, SaveJWKSDocument, arg.Document, arg.SourceID, arg.Url)
+	_, err := db.Exec(ctx, SaveJWKSDocument,
+		arg.Document,
+		arg.Skipped,
+		arg.SourceID,
+		arg.Url,
+	)
 	return err
 }
 

@@ -114,6 +114,7 @@ type JwksDocument struct {
 	Url       string
 	Document  []byte
 	FetchedAt time.Time
+	Skipped   []string
 }
 
 type Lease struct {

@@ -2,16 +2,16 @@
 
 -- name: JWKSDocuments :many
 -- The last good keys of these sources, be it of another URL: until the new one has answered they are what there is.
-SELECT source_id, document FROM jwks_documents WHERE source_id = ANY (@source_ids::uuid[]);
+SELECT source_id, document, skipped FROM jwks_documents WHERE source_id = ANY (@source_ids::uuid[]);
 
 -- name: SaveJWKSDocument :exec
 -- Not by an instance that has not heard of the source's new URL. Where it replaces other keys that is an event, once:
 -- of instances that save the same ones at once, the later waits for the row of the first and then changes nothing.
 WITH saved AS (
-    INSERT INTO jwks_documents AS d (source_id, url, document)
-    SELECT s.id, s.jwks_url, @document FROM credential_sources s WHERE s.id = @source_id AND s.jwks_url = @url::text
-    ON CONFLICT (source_id) DO UPDATE SET url = excluded.url, document = excluded.document, fetched_at = now()
-     WHERE d.url <> excluded.url OR d.document <> excluded.document
+    INSERT INTO jwks_documents AS d (source_id, url, document, skipped)
+    SELECT s.id, s.jwks_url, @document, @skipped::text[] FROM credential_sources s WHERE s.id = @source_id AND s.jwks_url = @url::text
+    ON CONFLICT (source_id) DO UPDATE SET url = excluded.url, document = excluded.document, skipped = excluded.skipped, fetched_at = now()
+     WHERE d.url <> excluded.url OR d.document <> excluded.document OR d.skipped <> excluded.skipped
     RETURNING d.source_id
 )
 INSERT INTO events (tenant_id, kind, subject, state, detail)

@@ -115,9 +115,9 @@ func (is *issuers) begin(ctx context.Context, sources []ofTenant, into map[uuid.
 	if err != nil {
 		return err
 	}
-	documents := make(map[uuid.UUID][]byte, len(rows))
+	documents := make(map[uuid.UUID]dbgen.JWKSDocumentsRow, len(rows))
 	for _, row := range rows {
-		documents[row.SourceID] = row.Document
+		documents[row.SourceID] = row
 	}
 	for _, src := range sources {
 		cfg := jwt.SourceConfig{
@@ -125,9 +125,9 @@ func (is *issuers) begin(ctx context.Context, sources []ofTenant, into map[uuid.
 			Get: func(ctx context.Context, url string, header http.Header) (egress.Response, error) {
 				return is.fetch(ctx, src.tenant, url, header)
 			},
-			Document: documents[src.ID], Revoked: src.Revoked(), Now: is.now,
-			OnDocument: func(ctx context.Context, document []byte) error {
-				return is.save(ctx, src.ID, string(src.JWKSURL), document)
+			Document: documents[src.ID].Document, Skipped: documents[src.ID].Skipped, Revoked: src.Revoked(), Now: is.now,
+			OnDocument: func(ctx context.Context, document []byte, skipped []string) error {
+				return is.save(ctx, src.ID, string(src.JWKSURL), document, skipped)
 			},
 		}
 		keys, err := jwt.NewSource(cfg)
@@ -143,11 +143,13 @@ func (is *issuers) begin(ctx context.Context, sources []ofTenant, into map[uuid.
 	return nil
 }
 
-func (is *issuers) save(ctx context.Context, source uuid.UUID, url string, document []byte) error {
+func (is *issuers) save(ctx context.Context, source uuid.UUID, url string, document []byte, skipped []string) error {
 	if is.saves == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, is.timeout)
 	defer cancel()
-	return dbgen.New().SaveJWKSDocument(ctx, is.saves, dbgen.SaveJWKSDocumentParams{SourceID: source, Url: url, Document: document})
+	return dbgen.New().SaveJWKSDocument(ctx, is.saves, dbgen.SaveJWKSDocumentParams{
+		SourceID: source, Url: url, Document: document, Skipped: append([]string{}, skipped...), // nil would be NULL
+	})
 }

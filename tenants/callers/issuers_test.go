@@ -156,3 +156,25 @@ func TestKeysThatChangeAtAURLMakeOneEventForAllInstances(t *testing.T) {
 		t.Errorf("it says %q", got)
 	}
 }
+
+func TestWhyAKeyOfAURLIsSkippedIsKeptUntilItIsMended(t *testing.T) {
+	t.Parallel()
+	p := newPlatform(t)
+	p.create(t, "acme")
+	p.addSource(t, "acme", tenants.NewSource{Name: "auth", Kind: tenants.JWT, Rules: from(""), JWKSURL: "https://a.example/keys"})
+	good := string(jwks(lnurl.NewSigningKey()))
+	starts := func(document string, skipped int) {
+		t.Helper()
+		pool := open(t, p.url, db.RoleAPI)
+		fetched := func(context.Context, uuid.UUID, string, http.Header) (egress.Response, error) {
+			return egress.Response{Status: http.StatusOK, Body: []byte(document)}, nil
+		}
+		run(t, newDirectory(t, pool, DirectoryConfig{Fetch: fetched, Saves: pool}))
+		eventually(t, "what is skipped is kept", func() bool {
+			keys, reasons, err := p.service.FetchedKeys(t.Context(), "acme", "auth")
+			return err == nil && len(keys) == 1 && len(reasons) == skipped && (skipped == 0 || strings.HasPrefix(reasons[0], "key 2 "))
+		})
+	}
+	starts(strings.TrimSuffix(good, "]}")+`,{"kty":"oct","k":"c2VjcmV0"}]}`, 1)
+	starts(good, 0)
+}

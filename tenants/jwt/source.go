@@ -44,10 +44,11 @@ type SourceConfig struct {
 	// Document is the last good one that an earlier Source of this URL gave to OnDocument, or nil. With it,
 	// tokens are verified from the start, whether the URL answers or not.
 	Document []byte
+	Skipped  []string // given with it
 
-	// OnDocument is given the usable keys of the URL, as a JWKS of our own making, when they have changed, and
-	// again after later fetches until it returns nil. [Source.Run] calls it, and waits for it. It may be nil.
-	OnDocument func(ctx context.Context, document []byte) error
+	// OnDocument is given the usable keys of the URL, as a JWKS of our own making, and what is wrong with the others
+	// ([Status.Skipped]), when either has changed, and again after later fetches until it returns nil. [Source.Run] calls it, and waits for it. It may be nil.
+	OnDocument func(ctx context.Context, document []byte, skipped []string) error
 
 	// Revoked are the thumbprints of keys that must not verify, even if the URL has them.
 	Revoked []string
@@ -66,7 +67,8 @@ type Source struct {
 	// Run's.
 	etag     string
 	failures int
-	kept     []byte // the last document that OnDocument took
+	kept     []byte   // the last document that OnDocument took
+	reasons  []string // and what was skipped in it
 
 	mu       sync.Mutex // for those below
 	keys     []Key      // as fetched; set is made of them
@@ -101,7 +103,8 @@ func NewSource(cfg SourceConfig) (*Source, error) {
 			return nil, err
 		}
 		s.replace(keys)
-		s.kept = writeDocument(keys)
+		s.kept, s.reasons = writeDocument(keys), cfg.Skipped
+		s.status.Skipped = cfg.Skipped
 	}
 	return s, nil
 }
@@ -310,13 +313,14 @@ func (s *Source) fetch(ctx context.Context) time.Duration {
 	s.status.LastError, s.status.Next = err, ended.Add(after)
 	close(s.fetching)
 	s.fetching = nil
-	keys := s.keys
+	keys, skipped := s.keys, s.status.Skipped
 	s.mu.Unlock()
 
 	if err == nil && s.cfg.OnDocument != nil {
 		document := writeDocument(keys)
-		if !bytes.Equal(document, s.kept) && s.cfg.OnDocument(ctx, document) == nil {
-			s.kept = document
+		same := bytes.Equal(document, s.kept) && slices.Equal(skipped, s.reasons)
+		if !same && s.cfg.OnDocument(ctx, document, skipped) == nil {
+			s.kept, s.reasons = document, skipped
 		}
 	}
 	return after

@@ -489,7 +489,7 @@ func TestNonsenseNeverReplacesKeys(t *testing.T) {
 		var e endpoint
 		e.have([]issuer{i})
 		kept := 0
-		s := start(t, SourceConfig{Get: e.get, OnDocument: func(context.Context, []byte) error { kept++; return nil }})
+		s := start(t, SourceConfig{Get: e.get, OnDocument: func(context.Context, []byte, []string) error { kept++; return nil }})
 		for name, answer := range answers {
 			e.will(func() (egress.Response, error) { return answer, nil })
 			err := s.Refresh(t.Context())
@@ -634,7 +634,7 @@ func TestTheLastGoodKeysOutliveTheProcess(t *testing.T) {
 		})
 		var kept []string
 		var broken error
-		keep := func(_ context.Context, document []byte) error {
+		keep := func(_ context.Context, document []byte, _ []string) error {
 			kept = append(kept, string(document))
 			return broken
 		}
@@ -763,7 +763,7 @@ func TestKeysRotateUnderLoad(t *testing.T) {
 		n := generation.Add(1)
 		return ok(document(issuers[n%2], issuerOf("EdDSA"))), nil
 	}
-	s, err := NewSource(SourceConfig{Get: get, OnDocument: func(context.Context, []byte) error { return nil }})
+	s, err := NewSource(SourceConfig{Get: get, OnDocument: func(context.Context, []byte, []string) error { return nil }})
 	if err != nil {
 		t.Fatal(err)
 	}
