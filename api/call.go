@@ -27,7 +27,7 @@ type message[T any] interface {
 	GetStoreId() string
 }
 
-// found is what a call came upon.
+// found is what a call found in the store.
 type found bool
 
 const (
@@ -190,8 +190,8 @@ func (s *Server) listKeyVersions() http.HandlerFunc {
 	})
 }
 
-// readBody reads the whole body, as far as the tenant's limit allows. What the request holds of the memory grows with
-// what has arrived: who announces a large body and sends none holds next to nothing.
+// readBody reads the whole body, up to the tenant's limit. The request reserves memory as bytes arrive, so a client
+// that announces a large body and sends nothing reserves next to nothing.
 func (rq *request) readBody(ctx context.Context, w http.ResponseWriter, r *http.Request) ([]byte, error) {
 	limit := rq.tenant.Limits.BodySize
 	for _, encoding := range r.Header["Content-Encoding"] {
@@ -251,9 +251,9 @@ func (rq *request) readBody(ctx context.Context, w http.ResponseWriter, r *http.
 	}
 }
 
-// discardBody reads what is left of the body, within its deadline and in no memory. vss-client reads no answer
-// before it has sent its body: closing the connection on it would turn a refusal that is final into an
-// error that it retries. Who waits for "100 Continue" has not sent anything and is told at once.
+// discardBody reads the rest of the body, within its deadline, and keeps none of it. vss-client reads no answer before
+// it has sent its body: to close the connection would turn a final refusal into an error that it retries. A client that
+// waits for "100 Continue" has sent nothing and is answered at once.
 func discardBody(r *http.Request) {
 	if r.Header.Get("Expect") == "" {
 		_, _ = io.CopyN(io.Discard, r.Body, 2*tenants.MaxBodySize)

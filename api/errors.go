@@ -32,7 +32,7 @@ var (
 // errBodyCut: the body ended early, or its framing is broken.
 var errBodyCut = &badRequest{"the body could not be read to its end"}
 
-// badRequest is a body that cannot be taken, told to the client as it is.
+// badRequest is a body that is refused; the client gets this text.
 type badRequest struct{ reason string }
 
 func (e *badRequest) Error() string { return e.reason }
@@ -73,7 +73,7 @@ func invalid(status int, message string) answer {
 	return answer{status: status, code: vsspb.ErrorCode_INVALID_REQUEST_EXCEPTION, message: message, outcome: usage.Invalid}
 }
 
-// internal is for what a client tries again: faults, and refusals that may end.
+// internal is for what a client retries: faults, and refusals that may end.
 func internal(status int, message string) answer {
 	return answer{status: status, code: vsspb.ErrorCode_INTERNAL_SERVER_EXCEPTION, message: message, outcome: usage.Failed}
 }
@@ -86,7 +86,7 @@ func (a answer) because(reason quota.Reason) answer {
 
 func (a answer) logged(level slog.Level) answer { a.level = level; return a }
 
-// soon says that another try may be worth it after a second.
+// soon asks the client to retry after a second.
 func (a answer) soon() answer { a.retryAfter = time.Second; return a }
 
 // answers to the errors that carry nothing, the first that fits. Without a message it is the error's own text: what
@@ -160,7 +160,7 @@ func answerTo(err error) answer {
 	return internal(500, ourFault).logged(slog.LevelError)
 }
 
-// fail answers an error. What is our fault is told to the log and not to the client, who gets the request id.
+// fail answers an error. A fault of ours is logged; the client gets the request id and a generic text.
 func (s *Server) fail(w http.ResponseWriter, r *http.Request, err error) {
 	a := answerTo(err)
 	rq := requestOf(r.Context())

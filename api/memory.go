@@ -15,8 +15,8 @@ const copies = 3
 // alone, so that a flood of large bodies refuses no small write.
 const small = 1 << 20
 
-// memory bounds the bytes that bodies and answers in flight hold, for the whole process. It never makes
-// anyone wait: a client retries, and a queue of bodies is what it is there to prevent.
+// memory bounds the bytes that bodies and answers in flight hold, for the whole process. Nobody waits for memory: the
+// client retries, and a queue of bodies is what this is to prevent.
 //
 // Nobody takes it all. Of what large calls share, those of strangers take a third at most and leave another third
 // free, and those of the known wallets of one tenant take half of what strangers leave. So whatever strangers and
@@ -58,7 +58,7 @@ func (m *memory) fits(tenant uuid.UUID, stranger bool, want int64) bool {
 	}
 }
 
-// stranger: a request whose wallet has not been seen to be enrolled. Only a [quota.Limiter] knows of strangers.
+// stranger says whether the request's wallet is not known to be enrolled. Without a [quota.Limiter] there are no strangers.
 func (rq *request) stranger() bool { return !rq.known && rq.server.cfg.Quota.Limiter != nil }
 
 // count adds what the request holds to the sums, or with -1 takes it away.
@@ -85,11 +85,11 @@ func (rq *request) recount(change func()) {
 	change()
 }
 
-// hold makes room for a body or a value of size bytes, if there is not as much already. errOverloaded: it does not fit
-// right now.
+// hold reserves memory for a body or a value of size bytes, unless as much is reserved already. It fails with
+// errOverloaded if that does not fit right now.
 func (rq *request) hold(ctx context.Context, size int64) error { return rq.ask(ctx, size, true) }
 
-// couldHold is hold that takes nothing.
+// couldHold is hold without reserving.
 func (rq *request) couldHold(ctx context.Context, size int64) error { return rq.ask(ctx, size, false) }
 
 func (rq *request) ask(ctx context.Context, size int64, take bool) error {

@@ -19,15 +19,15 @@ type Quota struct {
 	Limiter *quota.Limiter // of rates; nil: none
 	Meter   *usage.Meter   // nil: none
 
-	// Totals are what a tenant has, as last measured; nil: not known. They lag.
+	// Totals are what a tenant has, as last measured, so they lag. Nil: not known.
 	Totals func(tenant uuid.UUID) (wallets, bytes int64)
 
-	// Standing says of a wallet whether it has ever written, and whether it is on its tenant's list. Nil: all are
+	// Standing says whether a wallet has ever written, and whether it is on its tenant's list. Nil: all wallets are
 	// known.
 	Standing func(ctx context.Context, wallet storage.WalletID) (known, listed bool, err error)
 
-	// Stored is told, after each put and delete, which line of which ceiling its store is beyond. It must not wait. Nil: nobody
-	// is.
+	// Stored is called after each put and delete, with the highest line that the store is beyond. It must not block. Nil:
+	// not called.
 	Stored func(tenant uuid.UUID, store storage.StoreID, d quota.Decision)
 }
 
@@ -66,7 +66,7 @@ func (rq *request) admit(ctx context.Context, kind quota.Kind) error {
 	return nil
 }
 
-// know notes that the wallet has been found to be enrolled.
+// know notes that the wallet is enrolled.
 func (rq *request) know() {
 	if rq.known {
 		return
@@ -96,7 +96,7 @@ func (rq *request) stands(ctx context.Context) (standing, error) {
 	return has, nil
 }
 
-// put asks the store, and once more where that has to begin and may.
+// put asks the store, and asks it again with leave to begin if the store was never written and may be.
 func (rq *request) put(ctx context.Context, ks storage.Keyspace, batch storage.Batch) (storage.Written, error) {
 	c := rq.tenant.Limits.Ceilings()
 	limits := storage.Limits{
@@ -120,7 +120,7 @@ func (rq *request) put(ctx context.Context, ks storage.Keyspace, batch storage.B
 	return rq.server.cfg.Store.Put(ctx, ks, batch, limits)
 }
 
-// mayBegin says whether a store may be that has never been written, in the order of CONTRACT section 5.
+// mayBegin says whether a write may begin a new store, in the order of CONTRACT section 5.
 func (rq *request) mayBegin(ctx context.Context, never *storage.NeverWrittenError) error {
 	if never.NewWallet {
 		if err := rq.enrol(ctx); err != nil {
@@ -169,8 +169,8 @@ func (rq *request) mayEnrol(ctx context.Context) (bool, error) {
 	}
 }
 
-// foundNothing refuses a call that found nothing, or not what it expected, where the wallet is not known and may not enrol:
-// to others an unknown wallet looks like one that is empty (CONTRACT section 4).
+// foundNothing refuses a call that found nothing, or another version, if its wallet is unknown and may not enrol. Where
+// enrolment is open, an unknown wallet looks like an empty one (CONTRACT section 4).
 func (rq *request) foundNothing(ctx context.Context) error {
 	if rq.known || rq.tenant.Enrolment == tenants.EnrolmentOpen {
 		return nil

@@ -36,8 +36,8 @@ var (
 	// ErrNotFound: there is no tenant with this slug, or it has nothing of this name.
 	ErrNotFound = errors.New("no such tenant")
 
-	// ErrSlugTaken: a tenant has or had this slug. Slugs are never used again, those of closed tenants
-	// neither: wallets still call under them.
+	// ErrSlugTaken: a tenant has this slug, or had it. No slug is ever given to another tenant, not even that of a
+	// closed one: its wallets still call under it.
 	ErrSlugTaken = errors.New("slug is taken")
 
 	// ErrDomainTaken: another tenant has this domain.

@@ -55,7 +55,23 @@ func (w wallet) with(ctx context.Context, do func(context.Context, *client.Clien
 	defer c.CloseIdleConnections()
 	ctx, cancel := context.WithTimeout(ctx, w.Timeout)
 	defer cancel()
-	return refusal(do(ctx, c))
+	return refusal(untilKnown(ctx, func() error { return do(ctx, c) }))
+}
+
+// untilKnown makes a call again while its tenant is unknown, for as long as an instance may take to hear of a tenant
+// that was just created. An unknown tenant's call changes nothing, so to make it again is harmless.
+func untilKnown(ctx context.Context, call func() error) error {
+	for began := time.Now(); ; {
+		err := call()
+		if !errors.Is(err, client.ErrUnknownTenant) || time.Since(began) > 5*time.Second {
+			return err
+		}
+		select {
+		case <-ctx.Done():
+			return err
+		case <-time.After(250 * time.Millisecond):
+		}
+	}
 }
 
 // refused is an answer by which the server keeps to a limit or a rule of its tenant's. The contract has no code for
