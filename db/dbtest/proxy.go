@@ -10,7 +10,7 @@ import (
 
 	"github.com/jackc/pgx/v5/pgconn"
 
-	"github.com/vss-cloud/vss-cloud/db/pgwire"
+	"github.com/vss-cloud/vss-cloud/db/dbtest/pgwire"
 )
 
 // Action is what a [Proxy] does with a batch of statements on its way to the server.

@@ -9,7 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
-	"github.com/vss-cloud/vss-cloud/db/pgwire"
+	"github.com/vss-cloud/vss-cloud/db/dbtest/pgwire"
 )
 
 // Proxy passes connections on as they are, until it is told otherwise.
