@@ -110,7 +110,7 @@ func TestWhoMayEnrolAndWhatAnUnknownWalletSees(t *testing.T) {
 	g := govern(t)
 	known, listed, stranger := g.wallet(t, "acme", 1), g.wallet(t, "acme", 2), g.wallet(t, "acme", 3)
 	known.put(t, "k", "v").wantDone(t)
-	_, err := g.service.ListWallets(t.Context(), operator, "acme", "signature", []string{listed.auth.Subject()}, true)
+	_, err := g.service.AllowWallets(t.Context(), operator, "acme", "signature", []string{listed.auth.Subject()}, true)
 	check(t, err)
 	wantUnknown := func(w *wallet) {
 		t.Helper()
@@ -142,7 +142,7 @@ func TestWhoMayEnrolAndWhatAnUnknownWalletSees(t *testing.T) {
 	wantUnknown(stranger)
 	wantEmpty(listed)
 	listed.put(t, "k", "v").wantDone(t)
-	_, err = g.service.ListWallets(t.Context(), operator, "acme", "signature", []string{listed.auth.Subject()}, false)
+	_, err = g.service.AllowWallets(t.Context(), operator, "acme", "signature", []string{listed.auth.Subject()}, false)
 	check(t, err)
 	listed.wantValue(t, "k", "v") // who is there stays
 	listed.put(t, "k", "w").wantDone(t)

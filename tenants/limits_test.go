@@ -199,14 +199,14 @@ func TestWalletsAreBlockedAndListedBySubject(t *testing.T) {
 		listed bool
 		want   int64
 	}{{true, 1000}, {true, 0}, {false, 1000}, {false, 0}} {
-		n, err := p.service.ListWallets(t.Context(), root, "acme", "auth", subjects, step.listed)
+		n, err := p.service.AllowWallets(t.Context(), root, "acme", "auth", subjects, step.listed)
 		if err != nil || n != step.want {
 			t.Errorf("%+v: changed %d, %v", step, n, err)
 		}
 	}
-	_, err = p.service.ListWallets(t.Context(), root, "acme", "auth", []string{"good", "", "good too"}, true)
+	_, err = p.service.AllowWallets(t.Context(), root, "acme", "auth", []string{"good", "", "good too"}, true)
 	wantInvalid(t, err, "subject")
-	_, err = p.service.ListWallets(t.Context(), root, "acme", "nobody", []string{"x"}, true)
+	_, err = p.service.AllowWallets(t.Context(), root, "acme", "nobody", []string{"x"}, true)
 	wantError(t, err, ErrNotFound)
 	if n := query[int](t, p, "SELECT count(*) FROM listed_wallets"); n != 0 {
 		t.Errorf("%d are listed", n)
@@ -272,7 +272,7 @@ func TestASubjectHasTheFormThatItsSourceNeeds(t *testing.T) {
 		{"", nil},
 	} {
 		for _, source := range all {
-			n, err := p.service.ListWallets(t.Context(), root, "acme", source, []string{keyOne, tc.subject}, true)
+			n, err := p.service.AllowWallets(t.Context(), root, "acme", source, []string{keyOne, tc.subject}, true)
 			_, shown := p.service.Wallet(t.Context(), "acme", source, tc.subject)
 			block := p.service.BlockWallet(t.Context(), root, "acme", source, tc.subject, true)
 			if slices.Contains(tc.good, source) {
@@ -300,7 +300,7 @@ func TestASubjectHasTheFormThatItsSourceNeeds(t *testing.T) {
 	if n := query[int](t, p, "SELECT count(*) FROM listed_wallets WHERE namespace IN ('sig', 'lnurl') AND subject NOT IN ($1, $2, $3)", keyOne, keyTwo, keyLast); n != 0 {
 		t.Errorf("%d are not listed as their credentials name them", n)
 	}
-	_, err := p.service.ListWallets(t.Context(), root, "acme", "nobody", nil, true)
+	_, err := p.service.AllowWallets(t.Context(), root, "acme", "nobody", nil, true)
 	wantError(t, err, ErrNotFound)
 }
 

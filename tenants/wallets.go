@@ -165,10 +165,10 @@ func (s *walletSubject) Read(ctx context.Context, tx pgx.Tx) (*uuid.UUID, audit.
 	return tenant, audit.Facts{fact: map[string]any{"blocked": s.blocked}}, err
 }
 
-// ListWallets puts subjects of a source on the list of wallets that may enrol, or takes them off, and says how many
+// AllowWallets puts subjects of a source on the list of wallets that may enrol, or takes them off, and says how many
 // that changed. It fails with [audit.ErrNoActor], [ErrNotFound] or an [*InvalidError], for the first subject that the source
 // cannot name a wallet by with a [*SubjectError]; then none is.
-func (s *Service) ListWallets(ctx context.Context, actor audit.Actor, slug, source string, subjects []string, listed bool) (changed int64, err error) {
+func (s *Service) AllowWallets(ctx context.Context, actor audit.Actor, slug, source string, subjects []string, listed bool) (changed int64, err error) {
 	if len(subjects) > maxListed {
 		return 0, &InvalidError{"subjects", fmt.Sprintf("are more than %d: give them in parts", maxListed)}
 	}
@@ -187,9 +187,9 @@ func (s *Service) ListWallets(ctx context.Context, actor audit.Actor, slug, sour
 			}
 			q := dbgen.New()
 			if listed {
-				changed, err = q.ListWallets(ctx, tx, dbgen.ListWalletsParams{Wallets: ids, TenantID: list.now.ID, Namespace: list.from.Namespace, Subjects: names})
+				changed, err = q.AllowWallets(ctx, tx, dbgen.AllowWalletsParams{Wallets: ids, TenantID: list.now.ID, Namespace: list.from.Namespace, Subjects: names})
 			} else {
-				changed, err = q.UnlistWallets(ctx, tx, dbgen.UnlistWalletsParams{TenantID: list.now.ID, Wallets: ids})
+				changed, err = q.DisallowWallets(ctx, tx, dbgen.DisallowWalletsParams{TenantID: list.now.ID, Wallets: ids})
 			}
 			return err
 		})

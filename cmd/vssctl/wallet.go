@@ -130,7 +130,7 @@ func (l walletList) list(ctx context.Context, out output, listed bool) error {
 		if subjects == nil {
 			return &tenants.InvalidError{Field: "subjects", Reason: "there are none"}
 		}
-		changed, err := s.ListWallets(ctx, actor(), l.Tenant, l.Source, subjects, listed)
+		changed, err := s.AllowWallets(ctx, actor(), l.Tenant, l.Source, subjects, listed)
 		if e, ok := errors.AsType[*tenants.SubjectError](err); ok {
 			return fmt.Errorf("line %d: %w", lines[e.Number-1], &tenants.InvalidError{Field: "subject", Reason: e.Reason})
 		}

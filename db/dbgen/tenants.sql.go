@@ -12,6 +12,33 @@ import (
 	"github.com/google/uuid"
 )
 
+const AllowWallets = `-- name: AllowWallets :execrows
+INSERT INTO listed_wallets (wallet, tenant_id, namespace, subject)
+SELECT unnest($1::uuid[]), $2::uuid, $3::text, unnest($4::text[])
+ON CONFLICT DO NOTHING
+`
+
+type AllowWalletsParams struct {
+	Wallets   []uuid.UUID
+	TenantID  uuid.UUID
+	Namespace string
+	Subjects  []string
+}
+
+// Puts wallets on the list of those that may enrol.
+func (q *Queries) AllowWallets(ctx context.Context, db DBTX, arg AllowWalletsParams) (int64, error) {
+	result, err := db.Exec(ctx, AllowWallets,
+		arg.Wallets,
+		arg.TenantID,
+		arg.Namespace,
+		arg.Subjects,
+	)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
+}
+
 const AuthFailures = `-- name: AuthFailures :many
 SELECT source, reason, count, last_at FROM auth_failures WHERE tenant_id = $1 ORDER BY last_at DESC, source, reason
 `
@@ -225,6 +252,23 @@ func (q *Queries) DirectoryGeneration(ctx context.Context, db DBTX) (int64, erro
 	var generation int64
 	err := row.Scan(&generation)
 	return generation, err
+}
+
+const DisallowWallets = `-- name: DisallowWallets :execrows
+DELETE FROM listed_wallets WHERE tenant_id = $1 AND wallet = ANY ($2::uuid[])
+`
+
+type DisallowWalletsParams struct {
+	TenantID uuid.UUID
+	Wallets  []uuid.UUID
+}
+
+func (q *Queries) DisallowWallets(ctx context.Context, db DBTX, arg DisallowWalletsParams) (int64, error) {
+	result, err := db.Exec(ctx, DisallowWallets, arg.TenantID, arg.Wallets)
+	if err != nil {
+		return 0, err
+	}
+	return result.RowsAffected(), nil
 }
 
 const DomainOwner = `-- name: DomainOwner :one
@@ -486,33 +530,6 @@ func (q *Queries) KeysChanged(ctx context.Context, db DBTX, arg KeysChangedParam
 	return err
 }
 
-const ListWallets = `-- name: ListWallets :execrows
-INSERT INTO listed_wallets (wallet, tenant_id, namespace, subject)
-SELECT unnest($1::uuid[]), $2::uuid, $3::text, unnest($4::text[])
-ON CONFLICT DO NOTHING
-`
-
-type ListWalletsParams struct {
-	Wallets   []uuid.UUID
-	TenantID  uuid.UUID
-	Namespace string
-	Subjects  []string
-}
-
-// Puts wallets on the list of those that may enrol.
-func (q *Queries) ListWallets(ctx context.Context, db DBTX, arg ListWalletsParams) (int64, error) {
-	result, err := db.Exec(ctx, ListWallets,
-		arg.Wallets,
-		arg.TenantID,
-		arg.Namespace,
-		arg.Subjects,
-	)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
-}
-
 const LockControlPlane = `-- name: LockControlPlane :exec
 SELECT pg_advisory_xact_lock(hashtextextended('vss-cloud control plane', 0))
 `
@@ -716,23 +733,6 @@ func (q *Queries) Tenants(ctx context.Context, db DBTX, slug *string) ([]Tenant,
 		return nil, err
 	}
 	return items, nil
-}
-
-const UnlistWallets = `-- name: UnlistWallets :execrows
-DELETE FROM listed_wallets WHERE tenant_id = $1 AND wallet = ANY ($2::uuid[])
-`
-
-type UnlistWalletsParams struct {
-	TenantID uuid.UUID
-	Wallets  []uuid.UUID
-}
-
-func (q *Queries) UnlistWallets(ctx context.Context, db DBTX, arg UnlistWalletsParams) (int64, error) {
-	result, err := db.Exec(ctx, UnlistWallets, arg.TenantID, arg.Wallets)
-	if err != nil {
-		return 0, err
-	}
-	return result.RowsAffected(), nil
 }
 
 const UpdateCredentialSource = `-- name: UpdateCredentialSource :exec

@@ -40,13 +40,13 @@ INSERT INTO plans (name, limits) VALUES (@name, @limits) ON CONFLICT (name) DO U
 -- None that a tenant has: the reference refuses that.
 DELETE FROM plans WHERE name = @name;
 
--- name: ListWallets :execrows
+-- name: AllowWallets :execrows
 -- Puts wallets on the list of those that may enrol.
 INSERT INTO listed_wallets (wallet, tenant_id, namespace, subject)
 SELECT unnest(@wallets::uuid[]), @tenant_id::uuid, @namespace::text, unnest(@subjects::text[])
 ON CONFLICT DO NOTHING;
 
--- name: UnlistWallets :execrows
+-- name: DisallowWallets :execrows
 DELETE FROM listed_wallets WHERE tenant_id = @tenant_id AND wallet = ANY (@wallets::uuid[]);
 
 -- name: CountListed :one
