@@ -241,23 +241,28 @@ var errSlow = fmt.Errorf("%w: the primary does not end a commit in time: its syn
 
 // commit does the commit of a lease. When it takes too long, it is left to itself: what is abandoned waits on the
 // server all the same, and would pile up there.
-func (f *fence) commit(ctx context.Context, conn *pgx.Conn, life time.Time) (row dbgen.KeepLeaseRow, err error) {
+func (f *fence) commit(ctx context.Context, conn *pgx.Conn, life time.Time) (dbgen.KeepLeaseRow, error) {
+	// What the goroutine finds is its own until done is closed: this may have returned by then.
+	var found struct {
+		row dbgen.KeepLeaseRow
+		err error
+	}
 	done := make(chan struct{})
 	go func() {
 		defer close(done)
 		waiting, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Minute)
 		defer cancel()
 		db.TakeWarning(conn)
-		row, err = f.queries.KeepLease(waiting, conn, dbgen.KeepLeaseParams{Instance: f.instance, Life: life})
-		if warning := db.TakeWarning(conn); err == nil && warning != "" {
-			err = fmt.Errorf("%w: the server warned: %s", storage.ErrUnavailable, warning)
+		found.row, found.err = f.queries.KeepLease(waiting, conn, dbgen.KeepLeaseParams{Instance: f.instance, Life: life})
+		if warning := db.TakeWarning(conn); found.err == nil && warning != "" {
+			found.err = fmt.Errorf("%w: the server warned: %s", storage.ErrUnavailable, warning)
 		}
 	}()
 	timer := time.NewTimer(patience)
 	defer timer.Stop()
 	select {
 	case <-done:
-		return row, translate(err)
+		return found.row, translate(found.err)
 	case <-timer.C:
 	}
 	f.owe(life, true)
