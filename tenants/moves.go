@@ -32,6 +32,7 @@ func moves(before, after *Tenant) (will []string) {
 		case from == nil:
 		case to != nil && from.ID == to.ID:
 			stays[from] = true
+		case to != nil && to.Kind == LNURL && !before.hasSource(to.ID): // nobody has a token of an issuer that is made just now
 		default:
 			if moved[step{from, to}] == nil {
 				steps = append(steps, step{from, to})
@@ -79,6 +80,12 @@ func moves(before, after *Tenant) (will []string) {
 		}
 	}
 	return will
+}
+
+// hasSource says whether the tenant has or had the source.
+func (t *Tenant) hasSource(id uuid.UUID) bool {
+	is := func(s Source) bool { return s.ID == id }
+	return slices.ContainsFunc(t.Sources, is) || slices.ContainsFunc(t.Removed, is)
 }
 
 // describe names the credentials of a source that look like this; some says that it has others, which stay its own.

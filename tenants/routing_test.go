@@ -223,6 +223,9 @@ func TestWhatIsNotAskedAboutMovesNoWallet(t *testing.T) {
 		for _, l := range allLooks() {
 			from, err := was.Route(l)
 			to, err2 := is.Route(l)
+			if to != nil && to.Kind == LNURL && !before.hasSource(to.ID) {
+				continue // nobody has a token of an issuer that is made just now
+			}
 			if err == nil && err2 == nil && from != nil && (to == nil || to.Namespace != from.Namespace || to.ID != from.ID) && len(will) == 0 {
 				t.Fatalf("%+v goes from %+v to %+v, and nobody is asked", l, from, to)
 			}

@@ -86,7 +86,9 @@ func TestLNURLAuthCanBeAddedToASourceThatLooksAtNoIssuer(t *testing.T) {
 	p := newPlatform(t)
 	p.create(t, "acme")
 	p.addSource(t, "acme", NewSource{Name: "reference", Kind: JWT, Rules: jwt.ReferenceServer(), Keys: rsaPEM(t, 2048)})
-	after := p.addSource(t, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"})
+	unasked := root // nobody has a token of its issuer yet, so no wallet can feel it
+	unasked.Confirmed = false
+	after := done(t)(p.service.AddSource(t.Context(), unasked, "acme", NewSource{Name: "lnurl", Kind: LNURL, Host: "acme.vss.example"}))
 	if src := after.Source(LNURL); src == nil || src.Rules.Issuer == nil {
 		t.Errorf("the LNURL source is %+v", src)
 	}
