@@ -25,9 +25,6 @@ const (
 	// DefaultPlan is the one of a tenant for which none was named.
 	DefaultPlan = "standard"
 
-	// DefaultBodySize is the largest body, in bytes, where limits do not say (CONTRACT section 2).
-	DefaultBodySize int64 = 100 << 20
-
 	// MaxBodySize is the most that limits can say.
 	MaxBodySize int64 = 256 << 20
 )

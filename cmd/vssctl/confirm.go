@@ -6,6 +6,8 @@ import (
 	"os"
 	"strings"
 
+	"golang.org/x/term"
+
 	"github.com/vss-cloud/vss-cloud/cmd/cli"
 	"github.com/vss-cloud/vss-cloud/tenants"
 	"github.com/vss-cloud/vss-cloud/tenants/audit"
@@ -41,7 +43,7 @@ func (c confirm) ask(format string, args ...any) error {
 		return nil
 	}
 	will := fmt.Sprintf(format, args...)
-	if info, err := os.Stdin.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
+	if term.IsTerminal(int(os.Stdin.Fd())) {
 		fmt.Fprintf(os.Stderr, "%s\nGo on? [y/N] ", will)
 		var answer string
 		if _, err := fmt.Fscanln(os.Stdin, &answer); err == nil || answer != "" {

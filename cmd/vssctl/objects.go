@@ -15,6 +15,8 @@ import (
 	"strings"
 	"time"
 
+	"golang.org/x/term"
+
 	"github.com/vss-cloud/vss-cloud/api/client"
 	"github.com/vss-cloud/vss-cloud/api/vsspb"
 	"github.com/vss-cloud/vss-cloud/cmd/cli"
@@ -200,10 +202,8 @@ func (c getCmd) Run(ctx context.Context, out output) error {
 		}{keyView{c.Key, r.GetValue().GetVersion()}, r.GetValue().GetValue()}, func(w io.Writer) {
 			value := r.GetValue().GetValue()
 			_, _ = w.Write(value)
-			if f, ok := w.(*os.File); ok && !bytes.HasSuffix(value, []byte("\n")) {
-				if info, err := f.Stat(); err == nil && info.Mode()&os.ModeCharDevice != 0 {
-					fmt.Fprintln(w) // for the prompt
-				}
+			if f, ok := w.(*os.File); ok && term.IsTerminal(int(f.Fd())) && !bytes.HasSuffix(value, []byte("\n")) {
+				fmt.Fprintln(w) // for the prompt
 			}
 		})
 	})
